@@ -1,0 +1,152 @@
+"""What can go wrong, and what can the user do about it?
+
+Every failure with a known cause reaches the user as one of these: what failed, why, and the next
+step. The kinds are stable words that programs may match on; the command line prints them before the
+message and the JSON events carry them.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, ClassVar
+
+
+class ErrorKind(StrEnum):
+    """The kinds of error, in the words that programs see."""
+
+    INVALID_PARAMS = "invalid_params"
+    INVALID_MEDIA = "invalid_media"
+    MODEL_NOT_FOUND = "model_not_found"
+    MODEL_BROKEN = "model_broken"
+    MISSING_PACKAGE = "missing_package"
+    INSUFFICIENT_VRAM = "insufficient_vram"
+    OUTPUT_FAILED = "output_failed"
+    STORE_BROKEN = "store_broken"
+    CANCELLED = "cancelled"
+    UNKNOWN = "unknown"
+
+
+class KinoloomError(Exception):
+    """A failure with a known kind.
+
+    `message` says what failed, `cause` why, `hints` what to do next, most useful first.
+    """
+
+    kind: ClassVar[ErrorKind] = ErrorKind.UNKNOWN
+
+    def __init__(self, message: str, *, cause: str = "", hints: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.message = message
+        self.cause = cause
+        self.hints = tuple(hints)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The error as JSON-ready data: kind, message, cause, hints."""
+        return {
+            "kind": str(self.kind),
+            "message": self.message,
+            "cause": self.cause,
+            "hints": list(self.hints),
+        }
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One mistake in a request: the field, its value, what is allowed and the nearest valid one."""
+
+    field: str
+    value: Any
+    allowed: str
+    nearest: Any = None
+
+    def __str__(self) -> str:
+        shown = repr(self.value)
+        if len(shown) > 60:
+            shown = shown[:57] + "..."
+        text = f"{self.field} = {shown}: allowed is {self.allowed}"
+        return text if self.nearest is None else f"{text}; nearest is {self.nearest}"
+
+
+class InvalidRequest(KinoloomError):
+    """The request has mistakes; `problems` lists every one of them."""
+
+    kind = ErrorKind.INVALID_PARAMS
+
+    def __init__(
+        self, problems: Sequence[Problem], *, message: str = "", hints: Sequence[str] = ()
+    ) -> None:
+        self.problems = tuple(problems)
+        count = len(self.problems)
+        super().__init__(
+            message or f"The request has {count} mistake{'s' if count != 1 else ''}.",
+            cause="\n".join(str(p) for p in self.problems),
+            hints=hints,
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        problems = [
+            {
+                "field": p.field,
+                "value": p.value if isinstance(p.value, int | float | str | None) else str(p.value),
+                "allowed": p.allowed,
+                "nearest": p.nearest,
+            }
+            for p in self.problems
+        ]
+        return super().as_dict() | {"problems": problems}
+
+
+class InvalidMedia(KinoloomError):
+    """A picture or video that was given cannot be used: missing, corrupt, too large, not media."""
+
+    kind = ErrorKind.INVALID_MEDIA
+
+
+class ModelNotFound(KinoloomError):
+    """No model card has that name, or its weights are not on this machine."""
+
+    kind = ErrorKind.MODEL_NOT_FOUND
+
+
+class ModelBroken(KinoloomError):
+    """The model's files are there but cannot be loaded."""
+
+    kind = ErrorKind.MODEL_BROKEN
+
+
+class MissingPackage(KinoloomError):
+    """A Python package that this needs is not installed."""
+
+    kind = ErrorKind.MISSING_PACKAGE
+
+
+class InsufficientMemory(KinoloomError):
+    """The device's memory does not hold the model and its work."""
+
+    kind = ErrorKind.INSUFFICIENT_VRAM
+
+
+class OutputFailed(KinoloomError):
+    """The result cannot be written: no permission, no such place, disk full."""
+
+    kind = ErrorKind.OUTPUT_FAILED
+
+
+class StoreBroken(KinoloomError):
+    """Kinoloom's own data folder cannot be read: damaged, or written by a newer version."""
+
+    kind = ErrorKind.STORE_BROKEN
+
+
+class Cancelled(KinoloomError):
+    """The user stopped the work; nothing partial is left behind."""
+
+    kind = ErrorKind.CANCELLED
+
+
+def nearest_names(name: str, known: Iterable[str], count: int = 3) -> list[str]:
+    """The known names that look most like `name`, best first; empty when none is close."""
+    return difflib.get_close_matches(name.lower(), list(known), n=count, cutoff=0.5)

@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from kinoloom.config import Settings, load_settings, settings_file
+from kinoloom.errors import ErrorKind, InvalidRequest
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder and user folders, and no KINOLOOM_ variable."""
+    for name in list(os.environ):
+        if name.startswith("KINOLOOM_"):
+            monkeypatch.delenv(name)
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setattr("platformdirs.user_data_dir", lambda *_, **__: str(tmp_path / "data"))
+    monkeypatch.setattr("platformdirs.user_config_dir", lambda *_, **__: str(tmp_path / "conf"))
+    return here
+
+
+def refusal(**flags: object) -> InvalidRequest:
+    with pytest.raises(InvalidRequest) as caught:
+        load_settings(**flags)
+    assert caught.value.kind is ErrorKind.INVALID_PARAMS
+    return caught.value
+
+
+def test_defaults(tmp_path: Path) -> None:
+    assert load_settings().model_dump() == {
+        "home": tmp_path / "data",
+        "outputs": Path("outputs"),
+        "models": tmp_path / "data" / "cards",
+        "device": "auto",
+        "dtype": "auto",
+        "default_model": "spark",
+    }
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(ValidationError):
+        load_settings().device = "cpu"  # type: ignore[misc]
+
+
+def test_the_later_source_wins(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (place / "kinoloom.yaml").write_text("device: cpu\ndtype: float16\ndefault_model: one\n")
+    monkeypatch.setenv("KINOLOOM_DTYPE", "bfloat16")
+    monkeypatch.setenv("KINOLOOM_DEFAULT_MODEL", "two")
+    settings = load_settings(default_model="three")
+    assert (settings.device, settings.dtype, settings.default_model) == ("cpu", "bfloat16", "three")
+
+
+def test_a_flag_of_none_and_an_empty_variable_are_not_given(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("KINOLOOM_DEVICE", "cuda:1")
+    monkeypatch.setenv("KINOLOOM_DTYPE", "")
+    settings = load_settings(device=None)
+    assert (settings.device, settings.dtype) == ("cuda:1", "auto")
+
+
+def test_the_current_folders_file_hides_the_users(tmp_path: Path, place: Path) -> None:
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "kinoloom.yaml").write_text("device: mps\n")
+    assert load_settings().device == "mps"
+    (place / "kinoloom.yaml").write_text("# nothing set\n")
+    assert settings_file() == place / "kinoloom.yaml"
+    assert load_settings().device == "auto"
+
+
+def test_home_moves_the_cards(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("KINOLOOM_HOME", str(tmp_path / "elsewhere"))
+    assert load_settings().models == tmp_path / "elsewhere" / "cards"
+
+
+def test_folders_in_a_file_are_relative_to_it(tmp_path: Path, place: Path) -> None:
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "kinoloom.yaml").write_text("outputs: videos\nhome: ~/kino\n")
+    settings = load_settings()
+    assert settings.outputs == tmp_path / "conf" / "videos"
+    assert settings.home == Path("~/kino").expanduser()
+    assert load_settings(outputs="videos").outputs == Path("videos")
+
+
+def test_home_is_absolute(place: Path) -> None:
+    assert load_settings(home="data").home == place / "data"
+
+
+def test_every_mistake_is_listed_with_its_place(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place / "kinoloom.yaml").write_text("devise: cpu\ndtype: 16\n")
+    (place / "taken").write_text("")
+    monkeypatch.setenv("KINOLOOM_DEVICE", "cudda")
+    error = refusal(outputs="taken")
+    found = {problem.field: problem for problem in error.problems}
+    assert set(found) == {
+        f"devise in {place / 'kinoloom.yaml'}",
+        f"dtype in {place / 'kinoloom.yaml'}",
+        "the environment variable KINOLOOM_DEVICE",
+        "--outputs",
+    }
+    assert found["the environment variable KINOLOOM_DEVICE"].nearest == "cuda"
+    assert found[f"devise in {place / 'kinoloom.yaml'}"].nearest == "device"
+    assert "float16" in found[f"dtype in {place / 'kinoloom.yaml'}"].allowed
+    assert error.hints
+
+
+def test_an_overridden_mistake_does_not_count(place: Path) -> None:
+    (place / "kinoloom.yaml").write_text("device: nonsense\n")
+    assert load_settings(device="cpu").device == "cpu"
+
+
+@pytest.mark.parametrize("value", ["cuda:", "cuda:x", "CPU", "cpu:0", "cuda:1\n", "", 3])
+def test_wrong_devices(value: object) -> None:
+    assert [problem.field for problem in refusal(device=value).problems] == ["--device"]
+
+
+@pytest.mark.parametrize("value", ["cpu", "cuda", "cuda:0", "cuda:15", "mps", "xpu"])
+def test_devices(value: str) -> None:
+    assert load_settings(device=value).device == value
+
+
+@pytest.mark.parametrize("value", ["", "   ", "a\0b", 7, ["x"]])
+def test_wrong_folders(value: object) -> None:
+    assert [problem.field for problem in refusal(home=value).problems] == ["--home"]
+
+
+def test_an_unknown_flag_is_refused() -> None:
+    assert refusal(colour="red").problems[0].field == "colour"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"device: [cpu\n", "line 2"),
+        (b"just words\n", "just words"),
+        (b"- a\n- b\n", "key: value"),
+        (b"device: \xff\xfe\n", "UTF-8"),
+        (b"home: 2026-99-99\n", "YAML"),
+        (b"a: !!python/object/apply:os.getcwd []\n", "line 1"),
+        (b"#" * 1_000_001, "size"),
+    ],
+)
+def test_a_broken_file_is_named(place: Path, content: bytes, said: str) -> None:
+    (place / "kinoloom.yaml").write_bytes(content)
+    error = refusal()
+    assert str(place / "kinoloom.yaml") in error.message
+    assert said in error.cause
+
+
+def test_a_folder_in_place_of_the_file(place: Path) -> None:
+    (place / "kinoloom.yaml").mkdir()
+    assert str(place / "kinoloom.yaml") in refusal().message
+
+
+def test_a_key_that_is_no_text(place: Path) -> None:
+    (place / "kinoloom.yaml").write_text("1: 2\n")
+    assert refusal().problems[0].field.startswith("1 in ")
+
+
+def test_settings_can_be_made_by_hand(tmp_path: Path) -> None:
+    assert Settings(home=tmp_path).models == tmp_path / "cards"
