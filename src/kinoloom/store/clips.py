@@ -1,0 +1,168 @@
+"""Which clips were made, and how exactly?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import delete, exc, select
+
+from kinoloom.store.database import Database
+from kinoloom.store.ids import new_id
+from kinoloom.store.tables import ClipAssetRow, ClipRow
+
+# Columns that a record has under the same name and in the same form.
+_SAME = (
+    "id",
+    "created_at",
+    "plan_key",
+    "task",
+    "model",
+    "backend",
+    "seed",
+    "width",
+    "height",
+    "frames",
+    "fps",
+    "format",
+)
+_JSON = ("request", "plan", "timings", "scores", "versions")
+_POSTER = "poster"
+_INPUT = "input:"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipRecord:
+    """Everything about one finished clip.
+
+    `width` and `height` are in pixels, `frames` is their number, `fps` frames a second; `path` is
+    the published file (or the folder of a PNG sequence). `request`, `plan`, `timings` (seconds by
+    phase), `scores` (0 to 1) and `versions` (by package) are JSON objects. `inputs` has the digest
+    of the asset for each field of the request that named a file, `poster` that of its picture.
+    """
+
+    path: Path
+    plan_key: str
+    task: str
+    model: str
+    backend: str
+    seed: int
+    width: int
+    height: int
+    frames: int
+    fps: float
+    format: str
+    request: Mapping[str, Any]
+    plan: Mapping[str, Any]
+    timings: Mapping[str, Any] = field(default_factory=dict)
+    scores: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, Any] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    poster: str | None = None
+    id: str = field(default_factory=new_id)
+    created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    @property
+    def prompt(self) -> str:
+        """The request's prompt; empty without one."""
+        return str(self.request.get("prompt") or "")
+
+    def as_dict(self) -> dict[str, Any]:
+        """The record as JSON-ready data."""
+        data = {item.name: getattr(self, item.name) for item in fields(self)}
+        mappings = {name: dict(data[name]) for name in (*_JSON, "inputs")}
+        return (
+            data
+            | mappings
+            | {
+                "path": str(self.path),
+                "warnings": list(self.warnings),
+                "created_at": self.created_at.astimezone(UTC).isoformat(),
+            }
+        )
+
+
+class Clips:
+    """The records of a store's clips."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, record: ClipRecord) -> None:
+        """Keep a record.
+
+        Raises ValueError when its id is taken or it names an asset that the store does not have,
+        which are mistakes of the caller.
+        """
+        roles = {f"{_INPUT}{name}": digest for name, digest in record.inputs.items()}
+        if record.poster is not None:
+            roles[_POSTER] = record.poster
+        row = ClipRow(
+            **{name: getattr(record, name) for name in _SAME},
+            **{name: dict(getattr(record, name)) for name in _JSON},
+            path=str(record.path),
+            warnings=list(record.warnings),
+            search=record.prompt.casefold(),
+            assets=[ClipAssetRow(role=role, digest=digest) for role, digest in roles.items()],
+        )
+        try:
+            with self._database.writing() as session:
+                session.add(row)
+        except exc.IntegrityError as error:
+            raise ValueError(
+                f"clip {record.id}: the id is taken, or an asset of it is not in the store "
+                f"({error.orig})"
+            ) from error
+
+    def get(self, clip_id: str) -> ClipRecord | None:
+        """The record with that id."""
+        with self._database.reading() as session:
+            row = session.get(ClipRow, clip_id)
+            return None if row is None else _record(row)
+
+    def list(
+        self, limit: int = 50, before: str | None = None, search: str = ""
+    ) -> list[ClipRecord]:
+        """The newest records, at most `limit`, newest first.
+
+        `before` is the id of the last record of the page before. `search` keeps those whose prompt
+        has every one of its words (or parts of words), in any case and order.
+        """
+        query = select(ClipRow).order_by(ClipRow.id.desc()).limit(max(0, limit))
+        if before is not None:
+            query = query.where(ClipRow.id < before)
+        for word in search.casefold().split():
+            query = query.where(ClipRow.search.contains(word, autoescape=True))
+        with self._database.reading() as session:
+            return [_record(row) for row in session.scalars(query)]
+
+    def by_plan_key(self, plan_key: str) -> Sequence[ClipRecord]:
+        """The records of every clip that was made from the same plan, newest first."""
+        query = select(ClipRow).where(ClipRow.plan_key == plan_key).order_by(ClipRow.id.desc())
+        with self._database.reading() as session:
+            return [_record(row) for row in session.scalars(query)]
+
+    def delete(self, clip_id: str) -> bool:
+        """Forget a record, not its file and not its assets; whether there was one."""
+        with self._database.writing() as session:
+            query = delete(ClipRow).where(ClipRow.id == clip_id).returning(ClipRow.id)
+            return session.scalar(query) is not None
+
+
+def _record(row: ClipRow) -> ClipRecord:
+    roles = {asset.role: asset.digest for asset in row.assets}
+    return ClipRecord(
+        **{name: getattr(row, name) for name in (*_SAME, *_JSON)},
+        path=Path(row.path),
+        warnings=tuple(row.warnings),
+        inputs={
+            role.removeprefix(_INPUT): digest
+            for role, digest in roles.items()
+            if role.startswith(_INPUT)
+        },
+        poster=roles.get(_POSTER),
+    )

@@ -1,0 +1,102 @@
+"""How long did renders like this one take on this machine?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from sqlalchemy import delete, select
+
+from kinoloom.store.database import Database
+from kinoloom.store.tables import MeasurementRow
+
+# So that the table never grows without bound: for one device, model and revision, and in all.
+KEEP_EACH = 200
+KEEP_ALL = 5_000
+
+_COLUMNS = (
+    "device",
+    "model",
+    "revision",
+    "width",
+    "height",
+    "frames",
+    "steps",
+    "guided",
+    "seconds_per_step",
+    "load_seconds",
+    "overhead_seconds",
+    "peak_bytes",
+    "created_at",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """What one render took.
+
+    `device` names the hardware, `revision` the weights and how they were placed (dtype, offload):
+    renders that differ in these say nothing about each other. `width` and `height` are in pixels.
+    `guided` is whether each step ran the model twice. Times are in seconds, `overhead_seconds` being
+    everything but loading and the steps; `peak_bytes` is the most memory in use, where it is known.
+    """
+
+    device: str
+    model: str
+    revision: str
+    width: int
+    height: int
+    frames: int
+    steps: int
+    guided: bool
+    seconds_per_step: float
+    load_seconds: float
+    overhead_seconds: float
+    peak_bytes: int | None = None
+    created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+
+class Measurements:
+    """The measurements of a store."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, measurement: Measurement) -> None:
+        """Keep a measurement, and drop the oldest ones beyond the limits."""
+        row = MeasurementRow(**{name: getattr(measurement, name) for name in _COLUMNS})
+        alike = (
+            MeasurementRow.device == measurement.device,
+            MeasurementRow.model == measurement.model,
+            MeasurementRow.revision == measurement.revision,
+        )
+        newest_first = select(MeasurementRow.id).order_by(MeasurementRow.id.desc()).limit(1)
+        with self._database.writing() as session:
+            session.add(row)
+            session.flush()
+            for conditions, count in ((alike, KEEP_EACH), ((), KEEP_ALL)):
+                # The first one too many, and with it all older ones.
+                excess = newest_first.where(*conditions).offset(count).scalar_subquery()
+                session.execute(
+                    delete(MeasurementRow).where(*conditions, MeasurementRow.id <= excess),
+                    execution_options={"synchronize_session": False},
+                )
+
+    def recent(
+        self, device: str, model: str, *, revision: str | None = None
+    ) -> Sequence[Measurement]:
+        """The newest renders on this device with this model (and revision), newest first."""
+        query = (
+            select(MeasurementRow)
+            .where(MeasurementRow.device == device, MeasurementRow.model == model)
+            .order_by(MeasurementRow.id.desc())
+            .limit(KEEP_EACH)
+        )
+        if revision is not None:
+            query = query.where(MeasurementRow.revision == revision)
+        with self._database.reading() as session:
+            return tuple(
+                Measurement(**{name: getattr(row, name) for name in _COLUMNS})
+                for row in session.scalars(query)
+            )

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kinoloom.errors import InvalidMedia
+from kinoloom.store import Store
+from kinoloom.store.clips import ClipRecord
+
+
+def record(prompt: str = "a red ball", **values: Any) -> ClipRecord:
+    given: dict[str, Any] = {
+        "path": Path("outputs/ball.mp4"),
+        "plan_key": "key",
+        "task": "t2v",
+        "model": "spark",
+        "backend": "local",
+        "seed": 2**63 - 1,
+        "width": 192,
+        "height": 128,
+        "frames": 25,
+        "fps": 12.0,
+        "format": "mp4",
+        "request": {"prompt": prompt},
+        "plan": {"steps": 12, "why": ["äöü"]},
+        "timings": {"denoise": 3.5},
+        "scores": {"overall": 0.8},
+        "versions": {"torch": "2.13.0"},
+        "warnings": ("one", "two"),
+    }
+    return ClipRecord(**given | values)
+
+
+def test_a_record_comes_back_as_it_was(store: Store) -> None:
+    asset, poster = store.assets.put_bytes(b"a", "image"), store.assets.put_bytes(b"b", "image")
+    kept = record(inputs={"image": asset.digest, "last_image": asset.digest}, poster=poster.digest)
+    store.clips.add(kept)
+    assert store.clips.get(kept.id) == kept
+
+
+def test_as_dict_is_json(store: Store) -> None:
+    kept = record(created_at=datetime(2026, 11, 21, 13, tzinfo=timezone(timedelta(hours=1))))
+    data = json.loads(json.dumps(kept.as_dict()))
+    assert set(data) == {item.name for item in dataclasses.fields(ClipRecord)}
+    assert data["path"] == "outputs/ball.mp4"
+    assert data["created_at"] == "2026-11-21T12:00:00+00:00"
+    assert data["warnings"] == ["one", "two"]
+
+
+def test_times_come_back_in_utc(store: Store) -> None:
+    moment = datetime(2026, 11, 21, 13, tzinfo=timezone(timedelta(hours=1)))
+    kept = record(created_at=moment)
+    store.clips.add(kept)
+    found = store.clips.get(kept.id)
+    assert found is not None
+    assert found.created_at == moment
+    assert found.created_at.tzinfo is UTC
+
+
+def test_a_time_without_a_zone_is_refused(store: Store) -> None:
+    with pytest.raises(Exception, match="time zone"):
+        store.clips.add(record(created_at=datetime(2026, 11, 21)))
+    assert store.clips.list() == []
+
+
+def test_an_unknown_clip(store: Store) -> None:
+    assert store.clips.get("nothing") is None
+    assert store.clips.delete("nothing") is False
+
+
+def test_pages_are_newest_first(store: Store) -> None:
+    kept = [record(str(number)) for number in range(7)]
+    for one in (kept[3], *kept[:3], *kept[4:]):
+        store.clips.add(one)
+    pages: list[list[str]] = []
+    before: str | None = None
+    while page := store.clips.list(limit=3, before=before):
+        pages.append([found.prompt for found in page])
+        before = page[-1].id
+    assert pages == [["6", "5", "4"], ["3", "2", "1"], ["0"]]
+    assert store.clips.list(limit=0) == []
+
+
+@pytest.mark.parametrize(
+    ("search", "found"),
+    [
+        ("", {"A Red Ball rolls", "ЗИМА in Äpfel", "100% blue_sky"}),
+        ("ball red", {"A Red Ball rolls"}),
+        ("ROLL", {"A Red Ball rolls"}),
+        ("зима", {"ЗИМА in Äpfel"}),
+        ("äPFEL", {"ЗИМА in Äpfel"}),
+        ("%", {"100% blue_sky"}),
+        ("e_s", {"100% blue_sky"}),
+        ("d_b", set()),
+        ("red sky", set()),
+        ("' OR 1=1 --", set()),
+    ],
+)
+def test_search(store: Store, search: str, found: set[str]) -> None:
+    for prompt in ("A Red Ball rolls", "ЗИМА in Äpfel", "100% blue_sky"):
+        store.clips.add(record(prompt))
+    assert {one.prompt for one in store.clips.list(search=search)} == found
+
+
+def test_search_and_pages_together(store: Store) -> None:
+    for number in range(4):
+        store.clips.add(record(f"{'red' if number % 2 else 'blue'} {number}"))
+    first = store.clips.list(limit=1, search="red")
+    assert [one.prompt for one in first] == ["red 3"]
+    assert [one.prompt for one in store.clips.list(before=first[0].id, search="red")] == ["red 1"]
+
+
+def test_by_plan_key(store: Store) -> None:
+    for key in ("a", "b", "a"):
+        store.clips.add(record(plan_key=key, path=Path(f"{len(store.clips.list())}.mp4")))
+    assert [one.path.name for one in store.clips.by_plan_key("a")] == ["2.mp4", "0.mp4"]
+    assert store.clips.by_plan_key("c") == []
+
+
+def test_delete_forgets_the_record_and_keeps_the_assets(store: Store) -> None:
+    poster = store.assets.put_bytes(b"poster", "image").digest
+    kept, other = record(poster=poster), record(poster=poster)
+    store.clips.add(kept)
+    store.clips.add(other)
+    assert store.clips.delete(kept.id) is True
+    assert store.clips.get(kept.id) is None
+    assert store.clips.get(other.id) == other
+    store.assets.verify(poster)
+    store.clips.add(kept)  # nothing of it was left in the way
+
+
+def test_an_asset_that_is_not_there(store: Store) -> None:
+    with pytest.raises(ValueError, match="asset"):
+        store.clips.add(record(poster="sha256:" + "0" * 64))
+    assert store.clips.list() == []
+    with pytest.raises(InvalidMedia):
+        store.assets.get("sha256:" + "0" * 64)
+
+
+def test_an_id_twice(store: Store) -> None:
+    kept = record()
+    store.clips.add(kept)
+    with pytest.raises(ValueError, match="id is taken"):
+        store.clips.add(dataclasses.replace(record("other"), id=kept.id))
+
+
+@pytest.mark.parametrize("odd", ["\udc80 byte", "\0 zero", "👩‍🎨 " * 3000])
+def test_odd_prompts_and_paths(store: Store, odd: str) -> None:
+    kept = record(odd, path=Path(f"outputs/{odd}.mp4"))
+    store.clips.add(kept)
+    found = store.clips.get(kept.id)
+    assert found is not None
+    assert found.prompt == odd
+
+
+def test_without_a_prompt(store: Store) -> None:
+    kept = record(request={"prompt": None})
+    store.clips.add(kept)
+    assert [one.prompt for one in store.clips.list()] == [""]
+
+
+def test_no_change_to_a_record_without_replace() -> None:
+    change: Callable[[], None] = lambda: setattr(record(), "seed", 1)  # noqa: E731
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        change()
