@@ -1,0 +1,1 @@
+"""What exactly will run for a request, how long will it take, and why? See `resolve.plan`."""

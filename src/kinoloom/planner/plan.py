@@ -1,0 +1,91 @@
+"""What exactly will run?
+
+A `Plan` is a request with nothing left open: every number that decides the frames, every change
+that was made to what the user asked and why. Executing a plan does just that. It is plain data;
+its JSON (``model_dump(mode="json")``) builds the same plan again.
+"""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from kinoloom.planner.complexity import Complexity
+from kinoloom.planner.estimate import Estimate
+from kinoloom.planner.inputs import Inputs
+from kinoloom.request import Task, Tier, VideoRequest
+
+
+class Adjustment(BaseModel):
+    """One thing that was changed: what was asked, what is used instead, and why."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    field: str
+    asked: int | float | str
+    used: int | float | str | None
+    why: str
+
+    def __str__(self) -> str:
+        used = "nothing" if self.used is None else self.used
+        return f"{self.field}: {self.asked} -> {used} ({self.why})"
+
+
+class Plan(BaseModel):
+    """A request resolved to what exactly will run.
+
+    Fields:
+        request: what the user asked, unchanged.
+        task, model, backend, device: what runs, and where.
+        prompt, negative: the words as the model gets them; negative is "" for none.
+        width, height: pixels. frames: of the finished clip. fps: frames a second.
+        context_frames: for `extend`, how many of `frames` are the given video's last ones, which
+            the clip begins with; 0 otherwise.
+        steps, guidance, seed: of the sampler.
+        tier: as asked. complexity: of the prompt, with each factor's share.
+        inputs: the given media as they were found, with their digests.
+        estimate: seconds of rendering. weights_bytes: what the model's files hold, where known.
+        adjustments, warnings, reasons: what was changed, what the user should know, why so.
+        key: hash of everything that decides the frames; equal keys give equal clips.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    request: VideoRequest
+    task: Task
+    model: str
+    backend: str
+    device: str
+    prompt: str
+    negative: str
+    width: int = Field(ge=1)
+    height: int = Field(ge=1)
+    frames: int = Field(ge=1)
+    context_frames: int = Field(ge=0)
+    fps: float = Field(gt=0)
+    steps: int = Field(ge=1)
+    guidance: float = Field(ge=0)
+    seed: int = Field(ge=0)
+    tier: Tier
+    complexity: Complexity
+    inputs: Inputs
+    estimate: Estimate
+    weights_bytes: int | None
+    adjustments: tuple[Adjustment, ...]
+    warnings: tuple[str, ...]
+    reasons: tuple[str, ...]
+    key: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        return self.width, self.height
+
+    @property
+    def seconds_of_video(self) -> float:
+        """How long the clip plays."""
+        return self.frames / self.fps
+
+    @property
+    def new_frames(self) -> int:
+        """Frames that the model makes, without the ones it was given as context."""
+        return self.frames - self.context_frames
