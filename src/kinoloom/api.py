@@ -1,0 +1,251 @@
+"""How does a Python program use Kinoloom?
+
+    import kinoloom
+    clip = kinoloom.generate("a red ball rolling to the right on green grass", seed=7)
+    print(clip.path, clip.scores["overall"])
+
+The command line calls the same functions. Importing this module loads neither torch nor a codec.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kinoloom.config import Settings, load_settings
+from kinoloom.errors import Cancelled, InvalidRequest, MissingPackage, ModelBroken, Problem
+from kinoloom.request import VideoRequest
+
+if TYPE_CHECKING:
+    from kinoloom.backends.base import Backend
+    from kinoloom.catalog.loader import Catalog
+    from kinoloom.clip import Clip
+    from kinoloom.jobs.progress import Event, Listener
+    from kinoloom.planner.estimate import Measurement
+    from kinoloom.planner.plan import Plan
+    from kinoloom.remake import Remake
+    from kinoloom.store.store import Store
+
+_SUFFIXES = {".mp4": "mp4", ".webm": "webm", ".gif": "gif"}
+
+
+def plan(prompt: str | VideoRequest = "", **options: Any) -> Plan:
+    """What would run for a prompt, and why, without running it.
+
+    `options` are the fields of `VideoRequest`. Raises KinoloomError.
+    """
+    from kinoloom.store.store import Store
+
+    settings = load_settings()
+    request = _request(prompt, options)
+    with Store.open(settings.home) as store:
+        return _plan(request, settings, _catalog(settings), store)
+
+
+def generate(
+    prompt: str | VideoRequest = "", *, on_progress: Listener | None = None, **options: Any
+) -> Clip:
+    """Make a clip from a prompt and `options`, the fields of `VideoRequest`.
+
+    `on_progress` is called with an `Event` at each step; an exception from it stops the work and
+    leaves nothing behind. Raises KinoloomError.
+    """
+    settings = load_settings()
+    return run(_request(prompt, options), settings, on_progress=on_progress)
+
+
+async def agenerate(
+    prompt: str | VideoRequest = "", *, on_progress: Listener | None = None, **options: Any
+) -> Clip:
+    """`generate` in a thread of its own; cancelling the task stops the render at its next step."""
+    stop = threading.Event()
+
+    def listen(event: Event) -> None:
+        if stop.is_set():
+            raise Cancelled("The render was cancelled.")
+        if on_progress is not None:
+            on_progress(event)
+
+    work = asyncio.create_task(asyncio.to_thread(generate, prompt, on_progress=listen, **options))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        stop.set()
+        # The thread holds the model: only when it has let go is the cancelling done.
+        await asyncio.wait([work])
+        work.exception()
+        raise
+
+
+def text_to_video(prompt: str, **options: Any) -> Clip:
+    """A clip from words alone; see `generate`."""
+    return generate(prompt, **options)
+
+
+def image_to_video(image: str | Path, prompt: str = "", **options: Any) -> Clip:
+    """A clip that begins with a picture; with `last_image`, one that also ends with one."""
+    return generate(prompt, image=image, **options)
+
+
+def run(
+    request: VideoRequest,
+    settings: Settings,
+    *,
+    on_plan: Callable[[Plan], None] | None = None,
+    on_progress: Listener | None = None,
+) -> Clip:
+    """Plan and make one clip; `on_plan` sees the plan before anything is spent."""
+    from kinoloom.clip import Clip
+    from kinoloom.jobs.clip import make_clip
+    from kinoloom.store.store import Store
+
+    catalog = _catalog(settings)
+    with Store.open(settings.home) as store:
+        resolved = _plan(request, settings, catalog, store)
+        if on_plan is not None:
+            on_plan(resolved)
+        card = catalog.get(resolved.model)
+        backend = backend_for(resolved.backend, settings)
+        ready = backend.readiness(card)
+        if not ready.ready:
+            missing = ready.reasons[0].startswith("not installed")
+            raise (MissingPackage if missing else ModelBroken)(
+                f"The backend {backend.name} cannot run {card.id} now.",
+                cause="; ".join(ready.reasons),
+                hints=ready.hints,
+            )
+        record = make_clip(
+            resolved,
+            card,
+            backend=backend,
+            store=store,
+            outputs=settings.outputs,
+            listener=on_progress,
+        )
+    return Clip(record)
+
+
+def plan_request(request: VideoRequest, settings: Settings) -> Plan:
+    """The plan of a checked request under given settings."""
+    from kinoloom.store.store import Store
+
+    with Store.open(settings.home) as store:
+        return _plan(request, settings, _catalog(settings), store)
+
+
+def remake(file: Path, changes: dict[str, Any], settings: Settings) -> Remake:
+    """The request that makes the clip in `file` again, with `changes`; see `read_remake`."""
+    from kinoloom.remake import read_remake
+    from kinoloom.store.store import Store
+
+    with Store.open(settings.home) as store:
+        return read_remake(file, _with_format(changes), store)
+
+
+def list_models(settings: Settings) -> tuple[list[dict[str, Any]], list[str]]:
+    """The models as JSON-ready rows with their readiness, and what is wrong with other cards."""
+    catalog = _catalog(settings)
+    rows = []
+    for card in catalog.list():
+        ready = backend_for(card.backend, settings).readiness(card)
+        rows.append(
+            {
+                "id": card.id,
+                "title": card.title,
+                "summary": card.summary,
+                "tasks": list(card.tasks),
+                "backend": card.backend,
+                "sizes": [f"{w}x{h}" for w, h in card.sizes.native],
+                "frames": [card.frames.minimum, card.frames.maximum],
+                "licence": card.licence.id,
+                "ready": ready.ready,
+                "reasons": list(ready.reasons),
+                "hints": list(ready.hints),
+            }
+        )
+    return rows, [*map(str, catalog.problems), *catalog.notices]
+
+
+def backend_for(name: str, settings: Settings) -> Backend:
+    """The backend of that name; the same object each time, so that models stay loaded."""
+    return _local(settings.dtype)
+
+
+@lru_cache(maxsize=1)
+def _local(dtype: str) -> Backend:
+    from kinoloom.backends.local.backend import LocalBackend
+
+    return LocalBackend(dtype)
+
+
+def _plan(request: VideoRequest, settings: Settings, catalog: Catalog, store: Store) -> Plan:
+    from kinoloom.backends.local.hardware import device_label
+    from kinoloom.planner import resolve
+
+    return resolve.plan(
+        request,
+        catalog=catalog,
+        default_model=settings.default_model,
+        device=device_label(settings.device),
+        measurements=lambda model, device: measurements_of(store, model, device),
+    )
+
+
+def measurements_of(store: Store, model: str, device: str) -> Sequence[Measurement]:
+    """What renders of a model took on a device of this machine, in the planner's form."""
+    from kinoloom.planner.estimate import Measurement
+
+    return [
+        Measurement(
+            model=m.model,
+            device=m.device,
+            width=m.width,
+            height=m.height,
+            frames=m.frames,
+            # Only whether guidance took a second pass matters for the time.
+            guidance=2.0 if m.guided else 1.0,
+            seconds_per_step=m.seconds_per_step,
+            overhead=m.overhead_seconds,
+        )
+        for m in store.measurements.recent(device, model)
+    ]
+
+
+def _catalog(settings: Settings) -> Catalog:
+    from kinoloom.catalog.loader import Catalog
+
+    return Catalog.load(settings.models)
+
+
+def _request(prompt: str | VideoRequest, options: dict[str, Any]) -> VideoRequest:
+    if isinstance(prompt, VideoRequest):
+        if not options:
+            return prompt
+        return VideoRequest.checked(**(prompt.model_dump() | options))
+    return build_request(prompt=prompt, **options)
+
+
+def build_request(**values: Any) -> VideoRequest:
+    """A checked request in which the output's suffix decides the format when none is given.
+
+    Raises InvalidRequest with every mistake at once.
+    """
+    return VideoRequest.checked(**_with_format(values))
+
+
+def _with_format(values: dict[str, Any]) -> dict[str, Any]:
+    """The values that are given, with the format that the output's suffix asks for."""
+    values = {k: v for k, v in values.items() if v is not None}
+    output = Path(str(values.get("output", "")))
+    by_suffix = _SUFFIXES.get(output.suffix.lower())
+    if by_suffix is None or output.is_dir():
+        return values
+    wanted = values.setdefault("format", by_suffix)
+    if wanted != by_suffix:
+        allowed = f"{by_suffix}, since the output is named {output.name}"
+        raise InvalidRequest([Problem("format", wanted, allowed, by_suffix)])
+    return values

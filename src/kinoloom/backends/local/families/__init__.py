@@ -1,0 +1,1 @@
+"""What is peculiar to one family of models? One small module each, named in the card."""

@@ -1,0 +1,316 @@
+"""What can be done from the command line?
+
+Each command checks its arguments, calls the Python API and shows the result; nothing is decided
+here. Heavy imports happen inside the commands, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from kinoloom.config import Settings
+    from kinoloom.planner.plan import Plan
+    from kinoloom.request import VideoRequest
+    from kinoloom.terminal import View
+
+FAILED, USAGE, INTERRUPTED = 1, 2, 130
+
+app = typer.Typer(
+    name="kinoloom",
+    help="Make video from a prompt or a picture, on this machine or wherever can.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+models_app = typer.Typer(help="The models that Kinoloom knows.", no_args_is_help=True)
+app.add_typer(models_app, name="models")
+
+Prompt = Annotated[str, typer.Argument(help="What to show, in words.")]
+Model = Annotated[str | None, typer.Option(help="Model card, see `kinoloom models list`.")]
+BackendName = Annotated[str | None, typer.Option("--backend", help="What runs the model.")]
+Tier = Annotated[str | None, typer.Option(help="preview, standard, premium or auto.")]
+Size = Annotated[str | None, typer.Option(help="WIDTHxHEIGHT or a name such as 720p.")]
+Frames = Annotated[int | None, typer.Option(help="Length in frames.")]
+Duration = Annotated[float | None, typer.Option(help="Length in seconds, instead of --frames.")]
+Fps = Annotated[float | None, typer.Option(help="Frames a second.")]
+Steps = Annotated[int | None, typer.Option(help="Denoising steps; 0 fits them to the prompt.")]
+Guidance = Annotated[float | None, typer.Option(help="How strongly the prompt is followed.")]
+Seed = Annotated[int | None, typer.Option(help="Same seed, same frames.")]
+Negative = Annotated[str | None, typer.Option(help="What should not be seen.")]
+Image = Annotated[Path | None, typer.Option(help="Picture to begin with.")]
+LastImage = Annotated[Path | None, typer.Option(help="Picture to end with; needs --image.")]
+Video = Annotated[Path | None, typer.Option(help="Video to continue.")]
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="File or folder to write.")]
+Format = Annotated[
+    str | None, typer.Option("--format", help="mp4, webm, gif or png (a folder of frames).")
+]
+From = Annotated[
+    Path | None, typer.Option("--from", help="Make the clip in FILE again; options change it.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Answer as JSON, for programs.")]
+File = Annotated[Path, typer.Argument(help="A video, or a folder of PNG frames.")]
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
+) -> None:
+    if version:
+        from importlib import metadata
+
+        typer.echo(f"kinoloom {metadata.version('kinoloom')}")
+        raise typer.Exit
+
+
+@app.command()
+def generate(
+    prompt: Prompt = "",
+    model: Model = None,
+    backend: BackendName = None,
+    tier: Tier = None,
+    size: Size = None,
+    frames: Frames = None,
+    duration: Duration = None,
+    fps: Fps = None,
+    steps: Steps = None,
+    guidance: Guidance = None,
+    seed: Seed = None,
+    negative: Negative = None,
+    image: Image = None,
+    last_image: LastImage = None,
+    video: Video = None,
+    output: Output = None,
+    format_: Format = None,
+    from_: From = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the plan.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON event a line.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the path.")] = False,
+) -> None:
+    """Make a video.
+
+    Prints where it is, its quality scores, and how to make it again. Exit codes: 0 done,
+    1 failed, 2 wrong usage, 130 interrupted (nothing partial is left).
+    """
+    from kinoloom.terminal import view_for
+
+    values = {
+        "prompt": prompt or None,
+        "model": model,
+        "backend": backend,
+        "tier": tier,
+        "size": size,
+        "frames": frames,
+        "duration": duration,
+        "fps": fps,
+        "steps": steps,
+        "guidance": guidance,
+        "seed": seed,
+        "negative": negative,
+        "image": image,
+        "last_image": last_image,
+        "video": video,
+        "output": output,
+        "format": format_,
+    }
+    view = view_for(as_json, quiet)
+    with _outcome(view):
+        from kinoloom import api
+
+        settings = _settings()
+        request, key = _request(values, from_, settings)
+        if dry_run:
+            view.plan(api.plan_request(request, settings))
+            return
+        planned: list[Plan] = []
+
+        def on_plan(plan: Plan) -> None:
+            planned.append(plan)
+            view.plan(plan)
+
+        clip = api.run(request, settings, on_plan=on_plan, on_progress=view.progress)
+        view.done(clip, _remake_remarks(key, planned[0], values))
+
+
+@app.command()
+def plan(
+    prompt: Prompt = "",
+    model: Model = None,
+    backend: BackendName = None,
+    tier: Tier = None,
+    size: Size = None,
+    frames: Frames = None,
+    duration: Duration = None,
+    fps: Fps = None,
+    steps: Steps = None,
+    guidance: Guidance = None,
+    seed: Seed = None,
+    negative: Negative = None,
+    image: Image = None,
+    last_image: LastImage = None,
+    video: Video = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what `generate` would run for a prompt, and why, without running it."""
+    with _outcome(_view(as_json)):
+        from kinoloom import api, tables
+        from kinoloom.terminal import write_json
+
+        request = api.build_request(
+            prompt=prompt or None,
+            model=model,
+            backend=backend,
+            tier=tier,
+            size=size,
+            frames=frames,
+            duration=duration,
+            fps=fps,
+            steps=steps,
+            guidance=guidance,
+            seed=seed,
+            negative=negative,
+            image=image,
+            last_image=last_image,
+            video=video,
+        )
+        resolved = api.plan_request(request, _settings())
+        if as_json:
+            write_json(resolved.model_dump(mode="json"))
+        else:
+            tables.show_plan(resolved)
+
+
+@app.command()
+def show(file: File, as_json: AsJson = False) -> None:
+    """Show how a video was made, from what Kinoloom wrote into it."""
+    with _outcome(_view(as_json)):
+        from kinoloom import tables
+        from kinoloom.errors import InvalidMedia
+        from kinoloom.media.settings import read_settings
+        from kinoloom.terminal import write_json
+
+        settings = read_settings(file)
+        if settings is None:
+            raise InvalidMedia(
+                f"{file} does not say how it was made.",
+                cause="it holds no settings of Kinoloom's",
+                hints=["only videos that Kinoloom made, and no other program saved again, do"],
+            )
+        if as_json:
+            write_json(settings)
+        else:
+            tables.show_settings(file, settings)
+
+
+@app.command()
+def score(file: File, as_json: AsJson = False) -> None:
+    """Measure the quality of any video, 0 (bad) to 1 (good)."""
+    with _outcome(_view(as_json)):
+        from kinoloom import tables
+        from kinoloom.media.reader import read_video
+        from kinoloom.quality.score import score as measure
+        from kinoloom.terminal import write_json
+
+        frames, fps = read_video(file)
+        scores = measure(frames, fps)
+        if as_json:
+            write_json({"file": str(file), "frames": len(frames), "fps": fps} | scores.as_dict())
+        else:
+            tables.show_scores(file, len(frames), fps, scores)
+
+
+@models_app.command("list")
+def models_list(as_json: AsJson = False) -> None:
+    """List the models, what they can do, and whether they can run here."""
+    with _outcome(_view(as_json)):
+        from kinoloom import api, tables
+        from kinoloom.terminal import write_json
+
+        rows, problems = api.list_models(_settings())
+        if as_json:
+            write_json({"models": rows, "problems": problems})
+        else:
+            tables.show_models(rows, problems)
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Check whether this machine is ready, and say what to do where it is not."""
+    with _outcome(_view(as_json)):
+        from kinoloom import tables
+        from kinoloom.doctor import examine
+        from kinoloom.terminal import write_json
+
+        checks = examine(_settings())
+        if as_json:
+            write_json({"checks": [c.as_dict() for c in checks]})
+        else:
+            tables.show_checks(checks)
+        if any(c.state == "failed" for c in checks):
+            raise typer.Exit(FAILED)
+
+
+def main() -> NoReturn:
+    """The entry point of the `kinoloom` command."""
+    app()
+    raise SystemExit(0)
+
+
+def _settings() -> Settings:
+    from kinoloom.config import load_settings
+
+    return load_settings()
+
+
+def _view(as_json: bool) -> View:
+    from kinoloom.terminal import view_for
+
+    return view_for(as_json, quiet=not as_json)
+
+
+def _request(
+    values: dict[str, Any], source: Path | None, settings: Settings
+) -> tuple[VideoRequest, str | None]:
+    """The request, and with --from the key of the clip that is made again."""
+    from kinoloom import api
+
+    if source is None:
+        return api.build_request(**values), None
+    remake = api.remake(source, values, settings)
+    return remake.request, remake.key
+
+
+def _remake_remarks(key: str | None, plan: Plan, values: dict[str, Any]) -> tuple[str, ...]:
+    """Whether a clip that was made again unchanged really has the same plan."""
+    free = {"output", "format"}
+    unchanged = all(value is None for name, value in values.items() if name not in free)
+    if key is None or not unchanged or key == plan.key:
+        return ()
+    return ("note: the model or its weights have changed since, so the frames may differ",)
+
+
+@contextmanager
+def _outcome(view: View) -> Iterator[None]:
+    """Turn how a command ends into what is shown and the exit code."""
+    from kinoloom.errors import Cancelled, InvalidRequest, KinoloomError
+
+    def stop(number: int, frame: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except KinoloomError as error:
+        view.failed(error)
+        raise typer.Exit(USAGE if isinstance(error, InvalidRequest) else FAILED) from None
+    except KeyboardInterrupt:
+        view.failed(Cancelled("Interrupted; nothing partial was left behind."))
+        raise typer.Exit(INTERRUPTED) from None
+    finally:
+        signal.signal(signal.SIGTERM, previous)

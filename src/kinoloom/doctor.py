@@ -1,0 +1,118 @@
+"""Is this machine ready to make video, and what is to be done where it is not?"""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+from kinoloom.config import Settings, settings_file
+from kinoloom.errors import KinoloomError
+
+_ROOM = 1_000_000_000  # bytes free below which a disk is called tight
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at: `state` is ok, warning or failed; `hint` is what to do."""
+
+    name: str
+    state: Literal["ok", "warning", "failed"]
+    detail: str
+    hint: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The check as JSON-ready data."""
+        return asdict(self)
+
+
+def examine(settings: Settings) -> list[Check]:
+    """Every check, in the order in which a newcomer would need them."""
+    checks = [_python(), _settings_file(), _device(settings), *_backend(settings)]
+    checks += [_guarded("codecs", _codecs), _guarded("store", lambda: _store(settings))]
+    checks += [_place("data folder", settings.home), _place("output folder", settings.outputs)]
+    return checks
+
+
+def _guarded(name: str, check: Callable[[], Check]) -> Check:
+    try:
+        return check()
+    except KinoloomError as error:
+        hint = error.hints[0] if error.hints else ""
+        return Check(name, "failed", f"{error.message} {error.cause}".strip(), hint)
+
+
+def _python() -> Check:
+    kinoloom = metadata.version("kinoloom")
+    detail = f"kinoloom {kinoloom}, Python {platform.python_version()}, {platform.platform()}"
+    return Check("versions", "ok", detail)
+
+
+def _settings_file() -> Check:
+    file = settings_file()
+    return Check("settings", "ok", f"read from {file}" if file else "defaults; no kinoloom.yaml")
+
+
+def _device(settings: Settings) -> Check:
+    from kinoloom.backends.local.hardware import device_label, gpu_name, torch_version
+
+    version = torch_version()
+    if version is None:
+        return Check("device", "failed", "torch is not installed", 'pip install "kinoloom[local]"')
+    label = device_label(settings.device)
+    if shutil.which("nvidia-smi") and gpu_name() is None:
+        return Check(
+            "device",
+            "warning",
+            f"{label}; an NVIDIA driver is here, but torch {version} cannot use it",
+            "install a CUDA build of torch",
+        )
+    return Check("device", "ok", f"{label}, torch {version}")
+
+
+def _backend(settings: Settings) -> list[Check]:
+    from kinoloom.api import list_models
+
+    rows, problems = list_models(settings)
+    checks = []
+    for row in rows:
+        detail = "ready: " + ", ".join(row["tasks"]) if row["ready"] else "; ".join(row["reasons"])
+        hint = row["hints"][0] if row["hints"] else ""
+        state: Literal["ok", "failed"] = "ok" if row["ready"] else "failed"
+        checks.append(Check(f"model {row['id']}", state, detail, hint))
+    checks += [Check("model cards", "warning", p, "correct or remove the card") for p in problems]
+    return checks
+
+
+def _codecs() -> Check:
+    import av
+
+    missing = [name for name in ("libx264", "libvpx-vp9") if name not in av.codecs_available]
+    if missing:
+        hint = "install PyAV from its wheel: pip install --force-reinstall --only-binary=av av"
+        return Check("codecs", "failed", f"PyAV lacks {', '.join(missing)}", hint)
+    return Check("codecs", "ok", f"PyAV {av.__version__} with H.264 and VP9")
+
+
+def _store(settings: Settings) -> Check:
+    from kinoloom.store.store import Store
+
+    with Store.open(settings.home) as store:
+        newest = store.clips.list(limit=1)
+    last = f"newest clip {newest[0].created_at:%Y-%m-%d %H:%M} UTC" if newest else "no clips yet"
+    return Check("store", "ok", f"{settings.home}, {last}")
+
+
+def _place(name: str, folder: Path) -> Check:
+    existing = folder.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    free = shutil.disk_usage(existing).free
+    detail = f"{folder}: {free / 1e9:.1f} GB free"
+    if free < _ROOM:
+        return Check(name, "warning", detail, "free some space on this disk")
+    return Check(name, "ok", detail)

@@ -1,0 +1,1 @@
+"""How does a plan become a finished, recorded clip? See `clip.make_clip`."""

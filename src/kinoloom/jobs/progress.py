@@ -1,0 +1,80 @@
+"""How far is a job, and how long will it take yet?"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from kinoloom.backends.base import Frame, Progress
+
+Phase = Literal["load", "encode", "denoise", "decode", "score", "write"]
+PHASES: tuple[Phase, ...] = ("load", "encode", "denoise", "decode", "score", "write")
+
+
+@dataclass(frozen=True)
+class Event:
+    """One report of a job: its phase, steps within the phase where it has some, seconds since the
+    start and the seconds left where they can be told, and now and then a rough picture."""
+
+    phase: Phase
+    step: int = 0
+    steps: int = 0
+    elapsed: float = 0.0
+    eta: float | None = None
+    preview: Frame | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The event as JSON-ready data, without the picture."""
+        return {
+            "type": "progress",
+            "phase": self.phase,
+            "step": self.step,
+            "steps": self.steps,
+            "elapsed": round(self.elapsed, 3),
+            "eta": None if self.eta is None else round(self.eta, 3),
+        }
+
+
+Listener = Callable[[Event], None]
+
+
+class Reporter:
+    """Turns a backend's progress into events with times.
+
+    Before the first step the plan's estimate tells the time left, from then on the pace of the
+    steps done.
+    """
+
+    def __init__(self, listener: Listener | None, estimate: float | None) -> None:
+        self._listener = listener
+        self._estimate = estimate
+        self._started = time.perf_counter()
+        self._denoise_started: float | None = None
+
+    def __call__(self, progress: Progress) -> None:
+        """Report where the backend is."""
+        now = time.perf_counter()
+        eta = None
+        if progress.phase in ("load", "encode") and self._estimate is not None:
+            eta = max(0.0, self._estimate - (now - self._started))
+        if progress.phase == "encode":
+            self._denoise_started = now
+        if progress.phase == "denoise" and progress.step and self._denoise_started is not None:
+            pace = (now - self._denoise_started) / progress.step
+            eta = pace * (progress.steps - progress.step)
+        self.tell(progress.phase, progress.step, progress.steps, eta, progress.preview)
+
+    def tell(
+        self,
+        phase: Phase,
+        step: int = 0,
+        steps: int = 0,
+        eta: float | None = None,
+        preview: Frame | None = None,
+    ) -> None:
+        """Report one event of any phase."""
+        if self._listener is not None:
+            elapsed = time.perf_counter() - self._started
+            self._listener(Event(phase, step, steps, elapsed, eta, preview))

@@ -1,0 +1,86 @@
+"""How is a clip made again from what its own file says?
+
+The settings in a file are as untrusted as the file: every value is checked like a user's, and an
+input picture is used only when its content is the one the clip was made from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kinoloom.errors import InvalidMedia
+from kinoloom.media.settings import read_settings
+from kinoloom.planner.inputs import file_digest
+from kinoloom.request import VideoRequest
+
+if TYPE_CHECKING:
+    from kinoloom.store.store import Store
+
+_TAKEN = ("model", "prompt", "negative", "frames", "fps", "steps", "guidance", "seed")
+_REPLACES = {"duration": "frames", "tier": "steps"}
+
+
+@dataclass(frozen=True)
+class Remake:
+    """A request that makes a clip again, and the key its plan has if nothing was changed."""
+
+    request: VideoRequest
+    key: str
+
+
+def read_remake(path: Path, changes: Mapping[str, Any], store: Store) -> Remake:
+    """The request for the clip in `path` with `changes`; what is None in them is not changed.
+
+    Raises InvalidMedia for a file without Kinoloom's settings or whose inputs are gone, and
+    InvalidRequest for values that cannot be used.
+    """
+    settings = read_settings(path)
+    plan = settings.get("plan") if settings else None
+    if not isinstance(plan, dict):
+        raise InvalidMedia(
+            f"{path} does not say how it was made.",
+            cause="it holds no settings of Kinoloom's",
+            hints=["only videos that Kinoloom made, and that no other program saved again, do"],
+        )
+    values = {name: plan.get(name) for name in _TAKEN}
+    values["size"] = (plan.get("width"), plan.get("height"))
+    asked = plan.get("request")
+    if isinstance(asked, dict):
+        values["tier"], values["format"] = asked.get("tier", "auto"), asked.get("format", "mp4")
+    wanted = {name: value for name, value in changes.items() if value is not None}
+    media = {"image", "last_image", "video"} & wanted.keys()
+    if not media:
+        values |= _inputs(path, plan.get("inputs"), store)
+    for new, old in _REPLACES.items():
+        if new in wanted and old not in wanted:
+            values.pop(old)
+    # The context of a continued video is part of its frames, which the plan counts anew.
+    return Remake(VideoRequest.checked(**(values | wanted)), str(plan.get("key", "")))
+
+
+def _inputs(path: Path, inputs: object, store: Store) -> dict[str, Path]:
+    """The pictures and video of a clip: from the store, else where they were, if unchanged."""
+    found: dict[str, Path] = {}
+    if not isinstance(inputs, dict):
+        return found
+    for name in ("image", "last_image", "video"):
+        entry = inputs.get(name)
+        if not isinstance(entry, dict):
+            continue
+        digest, place = str(entry.get("digest", "")), Path(str(entry.get("path", "")))
+        try:
+            found[name] = store.assets.path(digest)
+            continue
+        except InvalidMedia:
+            kept = place.exists() and file_digest(place) == digest
+        if not kept:
+            raise InvalidMedia(
+                f"The {name.replace('_', ' ')} that {path} was made from is not here any more.",
+                cause=f"it was {place}",
+                hints=[f"give it again with --{name.replace('_', '-')} FILE"],
+            )
+        found[name] = place
+    return found
