@@ -45,7 +45,8 @@ class Bank:
         self.mean = vae.latents_mean.view(1, -1, 1, 1, 1)
         self.std = vae.latents_std.view(1, -1, 1, 1, 1)
         self.samples: dict[int, deque[Sample]] = {
-            frames: deque(maxlen=max(64, int(share * capacity))) for frames, share in LENGTHS.items()
+            frames: deque(maxlen=max(64, int(share * capacity)))
+            for frames, share in LENGTHS.items()
         }
 
     @torch.no_grad()

@@ -17,7 +17,8 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, LTXConditionPipeline
 
 from training.spark import tokenizer as words
-from training.spark.transformer import build, load_vae, measure_latents
+from training.spark import vae as vae_module
+from training.spark.transformer import build, measure_latents
 
 TARGET = Path("src/kinoloom/catalog/weights/spark")
 COMPONENTS = ("vae", "transformer", "text_encoder", "tokenizer", "scheduler")
@@ -26,7 +27,7 @@ LIMIT = 25 * 1024 * 1024
 
 def assemble(folder: Path, name: str = "transformer") -> LTXConditionPipeline:
     """The pipeline with the averaged weights of the checkpoints in `folder`."""
-    vae = load_vae(folder)
+    vae = vae_module.load(folder).eval()
     measure_latents(vae)
     transformer, text_encoder = build()
     state = torch.load(folder / f"{name}.pt", map_location="cpu", weights_only=True)["averages"]
@@ -46,7 +47,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=Path("training/spark/out"))
-    parser.add_argument("--name", default="transformer", help="name of the transformer's checkpoint")
+    parser.add_argument(
+        "--name", default="transformer", help="name of the transformer's checkpoint"
+    )
     parser.add_argument("--to", type=Path, default=TARGET)
     args = parser.parse_args()
     pipe = assemble(args.out, args.name).to(dtype=torch.float16)

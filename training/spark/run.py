@@ -8,7 +8,6 @@ on where it was: the spent time, the weights, their average and the optimizer ar
 from __future__ import annotations
 
 import copy
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,9 @@ class Run:
         self.log_path = folder / f"{name}.log"
         folder.mkdir(parents=True, exist_ok=True)
         self.modules, self.optimizer, self.decay = modules, optimizer, ema
-        self.averages = {k: copy.deepcopy(m).eval().requires_grad_(False) for k, m in modules.items()}
+        self.averages = {
+            k: copy.deepcopy(m).eval().requires_grad_(False) for k, m in modules.items()
+        }
         self.budget, self.spent, self.steps = minutes * 60, 0.0, 0
         self.save_every = save_every
         if self.path.exists():
@@ -41,9 +42,14 @@ class Run:
             for key, module in modules.items():
                 module.load_state_dict(state["modules"][key])
                 self.averages[key].load_state_dict(state["averages"][key])
+            peaks = [group["peak"] for group in optimizer.param_groups]
             optimizer.load_state_dict(state["optimizer"])
+            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+                group["peak"] = peak  # a rate that was changed between two runs counts
             self.spent, self.steps = state["spent"], state["steps"]
-            print(f"resumed at step {self.steps}, {self.spent / 60:.1f} of {minutes:g} minutes spent")
+            print(
+                f"resumed at step {self.steps}, {self.spent / 60:.1f} of {minutes:g} minutes spent"
+            )
         self._last = time.monotonic()
         self._saved = self.spent
 
@@ -69,9 +75,7 @@ class Run:
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         with torch.no_grad():
             for key, module in self.modules.items():
-                for a, p in zip(
-                    self.averages[key].parameters(), module.parameters(), strict=True
-                ):
+                for a, p in zip(self.averages[key].parameters(), module.parameters(), strict=True):
                     a.lerp_(p, 1 - decay)
         now = time.monotonic()
         self.spent += now - self._last
@@ -90,7 +94,7 @@ class Run:
         }
         partial = self.path.with_suffix(".part")
         torch.save(state, partial)
-        os.replace(partial, self.path)
+        partial.replace(self.path)
         self._saved = self.spent
 
     def log(self, text: str) -> None:

@@ -28,7 +28,8 @@ def build() -> PreTrainedTokenizerFast:
     meanings = [meaning for meaning, _ in WORDS["rules"]] + list(CAMERAS)
     vocabulary = {w: i for i, w in enumerate(["<pad>", "</s>", "<unk>", *meanings])}
     # A camera's clause is read before its words could be taken for the object's motion.
-    clause = r"\b(?:the )?(?:camera|pan|pans|panning)\b(?:(?!left|right|camera)[^,.;])*?\b"
+    foreign = r"left|right|camera|closer|nearer|away|follow|to an?\b|of\b"
+    clause = rf"\b(?:the )?(?:camera|pan|pans|panning)\b(?:(?!{foreign})[^,.;])*?\b"
     zoom = r"\b(?:(?:the )?camera )?(?:(?:slow|slowly) )?zoom(?:s|ing)? "
     near, far = r"(?:closer|nearer|forwards?)\b", r"(?:away|back|backwards?)\b"
     rules = [
@@ -44,10 +45,13 @@ def build() -> PreTrainedTokenizerFast:
         longest = sorted(phrases, key=len, reverse=True)
         rules.append((r"\b(?:" + "|".join(longest) + r")\b", meaning))
     rules.append((r"\b(?:" + "|".join(WORDS["ignored"]) + r")\b", ""))
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))  # noqa: S106
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.normalizer = normalizers.Sequence(
         [normalizers.NFKC(), normalizers.Lowercase()]
-        + [normalizers.Replace(Regex(pattern), f" {word} " if word else " ") for pattern, word in rules]
+        + [
+            normalizers.Replace(Regex(pattern), f" {word} " if word else " ")
+            for pattern, word in rules
+        ]
     )
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.post_processor = processors.TemplateProcessing(

@@ -6,7 +6,8 @@ Rectified flow (Liu et al. 2022, arXiv:2209.03003) on the latents of the trained
 x = (1 - sigma) z + sigma noise and predicts noise - z. The same weights learn text-to-video, images
 as first frame, a given beginning (extension) and a given last frame, in the very token layout and
 with the very coordinates that diffusers' LTXConditionPipeline uses at inference: a beginning
-replaces latent frames whose timestep is 0, a last frame is one more latent frame of tokens in front.
+replaces latent frames whose timestep is 0, a last frame is one more latent frame of tokens, in
+front of the others.
 """
 
 from __future__ import annotations
@@ -66,17 +67,19 @@ def build() -> tuple[LTXVideoTransformer3DModel, T5EncoderModel]:
     return transformer, text_encoder
 
 
-def load_vae(folder: Path) -> AutoencoderKLLTXVideo:
-    """The averaged VAE of the first stage, with the statistics of its latents in its buffers."""
-    vae = vae_module.build()
-    state = torch.load(folder / "vae.pt", map_location="cpu", weights_only=True)
-    vae.load_state_dict(state["averages"]["vae"])
-    return vae.eval().requires_grad_(False)
+def start(folder: Path | None) -> tuple[LTXVideoTransformer3DModel, T5EncoderModel]:
+    """Fresh weights, or those of the exported model in `folder`."""
+    if folder is None:
+        return build()
+    return (
+        LTXVideoTransformer3DModel.from_pretrained(folder / "transformer", dtype=torch.float32),
+        T5EncoderModel.from_pretrained(folder / "text_encoder", dtype=torch.float32),
+    )
 
 
 @torch.no_grad()
 def measure_latents(vae: AutoencoderKLLTXVideo, clips: int = 48) -> None:
-    """Set latents_mean and latents_std from held-out clips, so that the flow starts at unit scale."""
+    """Set latents_mean and latents_std from held-out clips: the flow runs at unit scale."""
     rng = np.random.default_rng(2 * 10**6)
     device = next(vae.parameters()).device
     seen = []
@@ -122,7 +125,11 @@ class Batch:
     """Samples turned into the transformer's inputs and the target of its output."""
 
     def __init__(
-        self, samples: list[Sample], rng: np.random.Generator, generator: torch.Generator, device: str
+        self,
+        samples: list[Sample],
+        rng: np.random.Generator,
+        generator: torch.Generator,
+        device: str,
     ) -> None:
         z = torch.stack([s.latents for s in samples]).float()
         count, _, frames, height, width = z.shape
@@ -238,18 +245,23 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--fresh", type=int, default=3, help="new clips a step")
     parser.add_argument("--bank", type=int, default=16000, help="clips kept at most")
-    parser.add_argument("--batch-scale", type=int, default=1, help="batch size times this (16 on a GPU)")
+    parser.add_argument(
+        "--batch-scale", type=int, default=1, help="batch size times this (16 on a GPU)"
+    )
     parser.add_argument("--lr", type=float, default=3e-3)
+    parser.add_argument("--start", type=Path, help="go on from an exported model's weights")
     args = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(args.seed)
-    vae = load_vae(args.out).to(device)
+    vae = vae_module.load(args.out).eval().requires_grad_(False).to(device)
     measure_latents(vae)
     tokenizer = words.build()
-    transformer, text_encoder = (m.to(device) for m in build())
+    transformer, text_encoder = (m.to(device) for m in start(args.start))
     modules = {"transformer": transformer, "text_encoder": text_encoder}
     named = [(n, p) for m in modules.values() for n, p in m.named_parameters()]
-    run = Run(args.out, args.name, modules, Muon(named, lr=args.lr, scalar_lr=1e-3), args.minutes, 0.998)
+    run = Run(
+        args.out, args.name, modules, Muon(named, lr=args.lr, scalar_lr=1e-3), args.minutes, 0.998
+    )
     bank = Bank(vae, args.bank, shrink=2)
     sums: list[float] = []
     while run.progress < 1:

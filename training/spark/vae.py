@@ -4,6 +4,11 @@
 
 An LTX VAE of 16x16x8 compression learns to carry the world: on small crops around the object
 first, then on larger ones, then on whole frames. Data is rendered as it is needed.
+
+    python -m training.spark.vae --decoder --minutes 20
+
+trains the decoder on, with the encoder frozen: the latents stay what a transformer has learnt, and
+the pictures get sharper.
 """
 
 from __future__ import annotations
@@ -72,6 +77,15 @@ def build() -> AutoencoderKLLTXVideo:
     return vae
 
 
+def load(folder: Path) -> AutoencoderKLLTXVideo:
+    """The averaged weights of the last training in `folder`: a decoder's if there was one."""
+    name = "decoder.pt" if (folder / "decoder.pt").exists() else "vae.pt"
+    vae = build()
+    state = torch.load(folder / name, map_location="cpu", weights_only=True)
+    vae.load_state_dict(state["averages"]["vae"])
+    return vae
+
+
 def to_tensor(film: np.ndarray) -> torch.Tensor:
     """uint8 [T, H, W, 3] to float [3, T, H, W] in -1..1."""
     return torch.from_numpy(film).permute(3, 0, 1, 2).float() / 127.5 - 1
@@ -90,17 +104,31 @@ def batch(
             cx, cy = (int(xs[i]), int(ys[i])) if len(xs) else (WIDTH // 2, HEIGHT // 2)
             x = int(np.clip(cx - rng.integers(width), 0, WIDTH - width))
             y = int(np.clip(cy - rng.integers(height), 0, HEIGHT - height))
-            film, mask = film[:, y : y + height, x : x + width], mask[:, y : y + height, x : x + width]
+            film, mask = (
+                film[:, y : y + height, x : x + width],
+                mask[:, y : y + height, x : x + width],
+            )
         films.append(to_tensor(np.ascontiguousarray(film)))
         masks.append(torch.from_numpy(np.ascontiguousarray(mask)).float()[None] / 255)
     return torch.stack(films), torch.stack(masks)
 
 
-def loss_of(vae: AutoencoderKLLTXVideo, film: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Reconstruction weighted towards the object and its rim, edges, and a little KL."""
+def loss_of(
+    vae: AutoencoderKLLTXVideo, film: torch.Tensor, mask: torch.Tensor, frozen: bool = False
+) -> torch.Tensor:
+    """Reconstruction weighted towards the object and its rim, edges, and a little KL.
+
+    With a frozen encoder the latents get a little noise, like those that a transformer generates.
+    """
     with torch.autocast(film.device.type, torch.bfloat16):
-        posterior = vae.encode(film).latent_dist
-        back = vae.decode(posterior.sample()).sample
+        with torch.set_grad_enabled(not frozen):
+            posterior = vae.encode(film).latent_dist
+        if frozen:
+            mode = posterior.mode()
+            scale = mode.std((0, 2, 3, 4), keepdim=True)
+            back = vae.decode(mode + 0.05 * scale * torch.randn_like(mode)).sample
+        else:
+            back = vae.decode(posterior.sample()).sample
     back = back.float()
     wide = F.max_pool3d(mask, (1, 7, 7), 1, (0, 3, 3))
     weight = 1 + 5 * wide
@@ -110,11 +138,15 @@ def loss_of(vae: AutoencoderKLLTXVideo, film: torch.Tensor, mask: torch.Tensor) 
     edges = (weight[..., 1:] * (diff[..., 1:] - diff[..., :-1]).abs()).mean() + (
         weight[..., 1:, :] * (diff[..., 1:, :] - diff[..., :-1, :]).abs()
     ).mean()
+    if frozen:
+        return pixels + 0.5 * edges
     return pixels + 0.5 * edges + 1e-5 * posterior.kl().mean() / posterior.mean[0].numel()
 
 
 @torch.no_grad()
-def psnr(vae: AutoencoderKLLTXVideo, clips: int = 6, frames: int = 25, seed: int = 10**6) -> tuple[float, float]:
+def psnr(
+    vae: AutoencoderKLLTXVideo, clips: int = 6, frames: int = 25, seed: int = 10**6
+) -> tuple[float, float]:
     """PSNR in dB over whole held-out clips, and over the pixels of their objects."""
     rng = np.random.default_rng(seed)
     errors, object_errors = [], []
@@ -131,32 +163,47 @@ def psnr(vae: AutoencoderKLLTXVideo, clips: int = 6, frames: int = 25, seed: int
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=30, help="training time in all, resumed runs counted in")
-    parser.add_argument("--out", type=Path, default=Path("training/spark/out"), help="folder of checkpoints")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=30, help="training time in all, resumed runs counted in"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("training/spark/out"), help="folder of checkpoints"
+    )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--batch-scale", type=int, default=1, help="batch size times this (8 and more on a GPU)")
+    parser.add_argument(
+        "--batch-scale", type=int, default=1, help="batch size times this (8 and more on a GPU)"
+    )
+    parser.add_argument("--decoder", action="store_true", help="train only the decoder on")
     args = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(args.seed)
-    vae = build().to(device)
-    optimizer = Muon(vae.named_parameters(), lr=4e-3, scalar_lr=2e-3)
-    run = Run(args.out, "vae", {"vae": vae}, optimizer, args.minutes)
+    vae = (load(args.out) if args.decoder else build()).to(device)
+    if args.decoder:
+        vae.encoder.requires_grad_(False)
+        trained = [(n, p) for n, p in vae.named_parameters() if p.requires_grad]
+        run = Run(args.out, "decoder", {"vae": vae}, Muon(trained, 2e-3, 5e-4), args.minutes)
+    else:
+        optimizer = Muon(vae.named_parameters(), lr=4e-3, scalar_lr=2e-3)
+        run = Run(args.out, "vae", {"vae": vae}, optimizer, args.minutes)
     while run.progress < 1:
-        rng = np.random.default_rng((args.seed, run.steps))
-        _, height, width, frames, count = next(s for s in STAGES if run.progress < s[0])
+        rng = np.random.default_rng((args.seed, args.decoder, run.steps))
+        stages = STAGES[-1:] if args.decoder else STAGES
+        _, height, width, frames, count = next(s for s in stages if run.progress < s[0])
         if height == HEIGHT:
             frames = int(rng.choice([1, 9, 17, 25], p=[0.1, 0.2, 0.4, 0.3]))
             count = {1: 8, 9: 2}.get(frames, 1)
         film, mask = batch(rng, height, width, frames, count * args.batch_scale)
-        loss = loss_of(vae, film.to(device), mask.to(device))
+        loss = loss_of(vae, film.to(device), mask.to(device), args.decoder)
         run.step(loss)
         if run.steps % 50 == 0:
             run.log(f"loss {loss.item():.4f}  {height}x{width}x{frames}")
         if run.steps % 500 == 0:
-            run.log("psnr %.2f dB, object %.2f dB" % psnr(run.averages["vae"], clips=3))
+            run.log("psnr {:.2f} dB, object {:.2f} dB".format(*psnr(run.averages["vae"], clips=3)))
     run.save()
-    run.log("done: psnr %.2f dB, object %.2f dB" % psnr(run.averages["vae"], clips=12))
+    run.log("done: psnr {:.2f} dB, object {:.2f} dB".format(*psnr(run.averages["vae"], clips=12)))
 
 
 if __name__ == "__main__":

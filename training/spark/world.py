@@ -201,7 +201,7 @@ def _paint(
                 cv2.circle(
                     target,
                     tuple(np.round(place * one).astype(int).tolist()),
-                    int(round(radius * scale * one)),
+                    round(radius * scale * one),
                     colour,
                     -1,
                     cv2.LINE_AA,
@@ -210,13 +210,17 @@ def _paint(
             else:
                 corners = place + _outline(shape) * radius * scale
                 cv2.fillPoly(
-                    target, [np.round(corners * one).astype(np.int32)], colour, cv2.LINE_AA, _SUBPIXEL
+                    target,
+                    [np.round(corners * one).astype(np.int32)],
+                    colour,
+                    cv2.LINE_AA,
+                    _SUBPIXEL,
                 )
     if shape == "ball":
         cv2.circle(
             frame,
             tuple(np.round((place - 0.34 * radius) * one).astype(int).tolist()),
-            int(round(0.26 * radius * one)),
+            round(0.26 * radius * one),
             tuple(np.minimum(255, rgb * 0.5 + 120)),
             -1,
             cv2.LINE_AA,
@@ -286,7 +290,9 @@ def _background(
         elif name == "snow":
             _blobs(canvas, rng, 8, [196, 208, 228], (22 * u, 50 * u), (top + 0.12, 1.0), 0.2, 3 * u)
         elif name == "sea":
-            _blobs(canvas, rng, 22, [136, 176, 192], (8 * u, 20 * u), (top + 0.08, 1.0), 0.14, 1.6 * u)
+            _blobs(
+                canvas, rng, 22, [136, 176, 192], (8 * u, 20 * u), (top + 0.08, 1.0), 0.14, 1.6 * u
+            )
         else:
             _blobs(canvas, rng, 5, [150, 146, 142], (12 * u, 26 * u), (0.1, top - 0.1), 0.9, 4 * u)
             _blobs(canvas, rng, 8, [86, 66, 52], (20 * u, 46 * u), (top + 0.1, 1.0), 0.12, 2 * u)

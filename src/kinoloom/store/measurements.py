@@ -38,8 +38,9 @@ class Measurement:
 
     `device` names the hardware, `revision` the weights and how they were placed (dtype, offload):
     renders that differ in these say nothing about each other. `width` and `height` are in pixels.
-    `guided` is whether each step ran the model twice. Times are in seconds, `overhead_seconds` being
-    everything but loading and the steps; `peak_bytes` is the most memory in use, where it is known.
+    `guided` is whether each step ran the model twice. Times are in seconds, `overhead_seconds`
+    being everything but loading and the steps; `peak_bytes` is the most memory in use, where it
+    is known.
     """
 
     device: str
