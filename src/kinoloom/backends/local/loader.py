@@ -76,7 +76,7 @@ def load(card: ModelCard, pipeline: Pipeline, device: torch.device, dtype: torch
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             pipe = cls.from_pretrained(
-                str(folder), torch_dtype=dtype, use_safetensors=True, local_files_only=True
+                str(folder), dtype=dtype, use_safetensors=True, local_files_only=True
             )
         _check_whole(card, folder, pipe)
         pipe.to(device)
