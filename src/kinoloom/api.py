@@ -10,6 +10,7 @@ The command line calls the same functions. Importing this module loads neither t
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kinoloom.config import Settings, load_settings
-from kinoloom.errors import Cancelled, InvalidRequest, MissingPackage, ModelBroken, Problem
+from kinoloom.errors import Cancelled, InvalidRequest, Problem
 from kinoloom.request import VideoRequest
 
 if TYPE_CHECKING:
@@ -109,19 +110,10 @@ def run(
         if on_plan is not None:
             on_plan(resolved)
         card = catalog.get(resolved.model)
-        backend = backend_for(resolved.backend, settings)
-        ready = backend.readiness(card)
-        if not ready.ready:
-            missing = ready.reasons[0].startswith("not installed")
-            raise (MissingPackage if missing else ModelBroken)(
-                f"The backend {backend.name} cannot run {card.id} now.",
-                cause="; ".join(ready.reasons),
-                hints=ready.hints,
-            )
         record = make_clip(
             resolved,
             card,
-            backend=backend,
+            backend=backend_for(resolved.backend, settings),
             store=store,
             outputs=settings.outputs,
             listener=on_progress,
@@ -223,9 +215,7 @@ def _catalog(settings: Settings) -> Catalog:
 
 def _request(prompt: str | VideoRequest, options: dict[str, Any]) -> VideoRequest:
     if isinstance(prompt, VideoRequest):
-        if not options:
-            return prompt
-        return VideoRequest.checked(**(prompt.model_dump() | options))
+        return build_request(**(prompt.model_dump(exclude_unset=True) | options))
     return build_request(prompt=prompt, **options)
 
 
@@ -242,7 +232,7 @@ def _with_format(values: dict[str, Any]) -> dict[str, Any]:
     values = {k: v for k, v in values.items() if v is not None}
     output = Path(str(values.get("output", "")))
     by_suffix = _SUFFIXES.get(output.suffix.lower())
-    if by_suffix is None or output.is_dir():
+    if by_suffix is None or os.path.isdir(output):  # noqa: PTH112 (never raises)
         return values
     wanted = values.setdefault("format", by_suffix)
     if wanted != by_suffix:

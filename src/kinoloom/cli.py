@@ -213,16 +213,18 @@ def score(file: File, as_json: AsJson = False) -> None:
     """Measure the quality of any video, 0 (bad) to 1 (good)."""
     with _outcome(_view(as_json)):
         from kinoloom import tables
-        from kinoloom.media.reader import read_video
+        from kinoloom.media.reader import probe, read_frames
         from kinoloom.quality.score import score as measure
-        from kinoloom.terminal import write_json
+        from kinoloom.terminal import counted, write_json
 
-        frames, fps = read_video(file)
-        scores = measure(frames, fps)
+        info = probe(file)
+        frames = counted(read_frames(file), info.frames, "scoring")
+        scores = measure(frames, info.fps, info.frames)
         if as_json:
-            write_json({"file": str(file), "frames": len(frames), "fps": fps} | scores.as_dict())
+            facts = {"file": str(file), "frames": info.frames, "fps": info.fps}
+            write_json(facts | scores.as_dict())
         else:
-            tables.show_scores(file, len(frames), fps, scores)
+            tables.show_scores(file, info.frames, info.fps, scores)
 
 
 @models_app.command("list")

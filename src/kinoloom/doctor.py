@@ -64,6 +64,9 @@ def _device(settings: Settings) -> Check:
     if version is None:
         return Check("device", "failed", "torch is not installed", 'pip install "kinoloom[local]"')
     label = device_label(settings.device)
+    if settings.device.startswith("cuda") and gpu_name() is None:
+        detail = f"the settings ask for {settings.device}, but torch {version} has no GPU here"
+        return Check("device", "failed", detail, "set KINOLOOM_DEVICE=auto")
     if shutil.which("nvidia-smi") and gpu_name() is None:
         return Check(
             "device",

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kinoloom.errors import InvalidMedia
+from kinoloom.media.sequence import read_sequence_info
 from kinoloom.media.settings import read_settings
 from kinoloom.planner.inputs import file_digest
 from kinoloom.request import VideoRequest
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from kinoloom.store.store import Store
 
 _TAKEN = ("model", "prompt", "negative", "frames", "fps", "steps", "guidance", "seed")
+_PICTURES = ("image", "last_image")
 _REPLACES = {"duration": "frames", "tier": "steps"}
 
 
@@ -51,9 +53,7 @@ def read_remake(path: Path, changes: Mapping[str, Any], store: Store) -> Remake:
     if isinstance(asked, dict):
         values["tier"], values["format"] = asked.get("tier", "auto"), asked.get("format", "mp4")
     wanted = {name: value for name, value in changes.items() if value is not None}
-    media = {"image", "last_image", "video"} & wanted.keys()
-    if not media:
-        values |= _inputs(path, plan.get("inputs"), store)
+    values |= _inputs(path, plan.get("inputs"), _kept(wanted), store)
     for new, old in _REPLACES.items():
         if new in wanted and old not in wanted:
             values.pop(old)
@@ -61,26 +61,43 @@ def read_remake(path: Path, changes: Mapping[str, Any], store: Store) -> Remake:
     return Remake(VideoRequest.checked(**(values | wanted)), str(plan.get("key", "")))
 
 
-def _inputs(path: Path, inputs: object, store: Store) -> dict[str, Path]:
+def _kept(wanted: Mapping[str, Any]) -> tuple[str, ...]:
+    """The inputs that stay those of the clip: a new picture leaves the other, and no video."""
+    if "video" in wanted:
+        return ()
+    pictures = tuple(name for name in _PICTURES if name not in wanted)
+    return pictures if len(pictures) < len(_PICTURES) else (*pictures, "video")
+
+
+def _inputs(path: Path, inputs: object, names: tuple[str, ...], store: Store) -> dict[str, Path]:
     """The pictures and video of a clip: from the store, else where they were, if unchanged."""
     found: dict[str, Path] = {}
     if not isinstance(inputs, dict):
         return found
-    for name in ("image", "last_image", "video"):
+    for name in names:
         entry = inputs.get(name)
         if not isinstance(entry, dict):
             continue
         digest, place = str(entry.get("digest", "")), Path(str(entry.get("path", "")))
         try:
-            found[name] = store.assets.path(digest)
-            continue
+            place = store.assets.path(digest)
         except InvalidMedia:
-            kept = place.exists() and file_digest(place) == digest
-        if not kept:
-            raise InvalidMedia(
-                f"The {name.replace('_', ' ')} that {path} was made from is not here any more.",
-                cause=f"it was {place}",
-                hints=[f"give it again with --{name.replace('_', '-')} FILE"],
-            )
+            if not _holds(place, digest):
+                raise InvalidMedia(
+                    f"The {name.replace('_', ' ')} that {path} was made from is not here any more.",
+                    cause=f"it was {place}",
+                    hints=[f"give it again with --{name.replace('_', '-')} FILE"],
+                ) from None
         found[name] = place
     return found
+
+
+def _holds(place: Path, digest: str) -> bool:
+    """Whether a place has that content. A stranger's file may name any place of this machine, so
+    nothing but a file and a PNG sequence is read: no device that never ends, no whole disk."""
+    try:
+        if not place.is_file():
+            read_sequence_info(place)
+        return file_digest(place) == digest
+    except (OSError, ValueError, InvalidMedia):
+        return False

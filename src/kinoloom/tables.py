@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from kinoloom.terminal import duration, plan_line, plan_notes, scores_line, write
+from kinoloom.terminal import duration, harmless, plan_line, plan_notes, scores_line, write
 
 if TYPE_CHECKING:
     from kinoloom.doctor import Check
@@ -99,15 +100,10 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(_printable(cell)) for cell in row))
+        table.add_row(*(Text(harmless(cell, sys.stdout)) for cell in row))
     Console().print(table)
 
 
 def _short(value: Any) -> str:
     text = str(value)
     return text if len(text) <= 200 else text[:197] + "..."
-
-
-def _printable(text: str) -> str:
-    """Text without what could steer a terminal: it may come out of a stranger's file."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import sys
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Protocol, TextIO, TypeVar
 
 if TYPE_CHECKING:
     from kinoloom.clip import Clip
@@ -26,6 +28,9 @@ WORDS = {
     "score": "scoring",
     "write": "writing",
 }
+# Control characters, line and paragraph separators, and what turns the direction of writing.
+_STEERING = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+Item = TypeVar("Item")
 _EVERY = 2.0  # seconds between two plain lines of the same phase
 
 
@@ -172,6 +177,17 @@ class JsonView:
         write_json({"type": "error", "error": error.as_dict()})
 
 
+def counted(items: Iterable[Item], total: int, what: str) -> Iterator[Item]:
+    """Pass items on; at a terminal, a bar shows how many of `total` have passed."""
+    if not sys.stderr.isatty():
+        yield from items
+        return
+    from rich.console import Console
+    from rich.progress import track
+
+    yield from track(items, what, total=total, console=Console(stderr=True), transient=True)
+
+
 def plan_line(plan: Plan) -> str:
     """The plan in one line."""
     known = plan.estimate.seconds
@@ -210,7 +226,7 @@ def result_lines(clip: Clip) -> list[str]:
 
 def scores_line(scores: dict[str, Any]) -> str:
     """Scores as ``overall 0.83, sharpness 0.90, ...``."""
-    parts = {k: v for k, v in scores.items() if isinstance(v, int | float)}
+    parts = {k: v for k, v in scores.items() if isinstance(v, int | float) and 0 <= v <= 1}
     ordered = {"overall": parts.pop("overall", None)} | parts
     return ", ".join(f"{k} {v:.2f}" for k, v in ordered.items() if v is not None)
 
@@ -245,13 +261,26 @@ def print_error(error: KinoloomError) -> None:
 
 def write_json(data: Any) -> None:
     """One line of JSON on standard output, seen at once by whoever reads it."""
-    write(json.dumps(data))
+    try:
+        text = json.dumps(data, allow_nan=False)
+    except ValueError:
+        # JSON has no infinity, but a stranger's file may hold 1e999.
+        text = json.dumps(json.loads(json.dumps(data), parse_constant=str))
+    write(text)
+
+
+def harmless(text: str, stream: TextIO) -> str:
+    """Text as a stream can show it: it may come out of a stranger's file.
+
+    What could steer a terminal is replaced, and what the stream's encoding lacks is escaped.
+    """
+    encoding = stream.encoding or "utf-8"
+    text = _STEERING.sub("\N{REPLACEMENT CHARACTER}", text)
+    return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def write(text: str, *, to_error: bool = False) -> None:
-    """One line; characters that the stream's encoding lacks are shown as escapes."""
+    """One harmless line."""
     stream = sys.stderr if to_error else sys.stdout
-    encoding = stream.encoding or "utf-8"
-    safe = text.encode(encoding, "backslashreplace").decode(encoding)
-    stream.write(safe + "\n")
+    stream.write(harmless(text, stream) + "\n")
     stream.flush()

@@ -21,7 +21,7 @@ from training.spark.world import HEIGHT, WIDTH, Scene, render
 
 # Share of the drawn batches by length in frames; 1 is a single image.
 LENGTHS = {1: 0.07, 9: 0.05, 17: 0.2, 25: 0.4, 33: 0.12, 41: 0.06, 49: 0.1}
-TOKENS_A_BATCH = 10240
+TOKENS_A_BATCH = 6400
 
 
 @dataclass

@@ -32,7 +32,7 @@ from training.spark.run import Run
 from training.spark.world import FPS, HEIGHT
 
 TEXT_DIM = 128
-COARSE = 0.5  # share of the budget that is spent at half the width and height
+COARSE = 0.55  # share of the budget that is spent at half the width and height
 
 
 def build() -> tuple[LTXVideoTransformer3DModel, T5EncoderModel]:

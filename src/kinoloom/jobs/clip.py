@@ -24,6 +24,7 @@ from kinoloom.media.images import fit, load_image
 from kinoloom.media.output import check_writable
 from kinoloom.media.pictures import poster
 from kinoloom.media.reader import read_frames
+from kinoloom.media.sequence import check_sequence_place
 from kinoloom.media.writer import write_video
 from kinoloom.planner.plan import Plan
 from kinoloom.quality.score import Scores, score
@@ -32,7 +33,8 @@ from kinoloom.store.ids import new_id
 from kinoloom.store.measurements import Measurement
 from kinoloom.store.store import Store
 
-_BITS_A_PIXEL = 2.0  # a generous bound of what the encoders need, for the check of free space
+# Generous bounds of what the encoders need, for the check of free space.
+_BITS_A_PIXEL = {"mp4": 2, "webm": 2, "gif": 6, "png": 12}
 
 
 def make_clip(
@@ -52,14 +54,18 @@ def make_clip(
     report = Reporter(listener, plan.estimate.seconds)
     path = output_path(plan, outputs)
     pixels = plan.width * plan.height * plan.frames
-    check_writable(path, int(pixels * _BITS_A_PIXEL / 8), folder=plan.request.format == "png")
+    check_place = check_sequence_place if plan.request.format == "png" else check_writable
+    check_place(path, pixels * _BITS_A_PIXEL[plan.request.format] // 8)
     inputs = read_inputs(plan)
+    kept = _keep_inputs(plan, store)  # now, since a temporary file may be gone after the render
     rendered = backend.render(take_of(plan), card, inputs, report)
     report.tell("score")
     scores = score(rendered.frames, plan.fps)
     report.tell("write", 0, plan.frames)
     clip_id = new_id()
     versions = _versions(rendered)
+    # Before the file appears, so that nothing but its record can fail afterwards.
+    picture = store.assets.put_bytes(_png(poster(rendered.frames)), "poster").digest
     write_video(
         path,
         rendered.frames,
@@ -87,9 +93,9 @@ def make_clip(
         timings={k: round(v, 4) for k, v in seconds.items()},
         scores=scores.as_dict(),
         versions=versions,
-        warnings=[*plan.warnings, *scores.notes],
-        inputs=_keep_inputs(plan, store),
-        poster=store.assets.put_bytes(_png(poster(rendered.frames)), "poster").digest,
+        warnings=(*plan.warnings, *scores.notes),
+        inputs=kept,
+        poster=picture,
     )
     store.clips.add(record)
     store.measurements.add(_measurement(plan, rendered, seconds))

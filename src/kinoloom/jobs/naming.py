@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from pathlib import Path
@@ -19,7 +20,7 @@ def output_path(plan: Plan, outputs: Path) -> Path:
     """
     asked = plan.request.output
     suffix = "" if plan.request.format == "png" else f".{plan.request.format}"
-    if asked is not None and not (asked.is_dir() and suffix):
+    if asked is not None and not (os.path.isdir(asked) and suffix):  # noqa: PTH112 (never raises)
         return asked
     folder = asked if asked is not None else outputs
     stem = f"{slug(plan.prompt) or plan.task}-{plan.seed}"

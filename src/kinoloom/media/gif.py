@@ -198,4 +198,8 @@ def _exactly(file: BinaryIO, count: int, path: Path) -> bytes:
 
 
 def _damaged(path: Path) -> InvalidMedia:
-    return InvalidMedia(f"The video {path} is damaged.", cause="Its GIF blocks are out of order.")
+    return InvalidMedia(
+        f"The video {path} is damaged.",
+        cause="Its GIF blocks are out of order.",
+        hints=("Copy or download it again.",),
+    )

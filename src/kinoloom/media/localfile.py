@@ -30,14 +30,20 @@ def check_file(path: str | Path, what: str, max_bytes: int | None = None) -> Pat
         ) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise InvalidMedia(f"Cannot open the {what} {str(path)!r}.", cause=reason) from error
+        raise InvalidMedia(
+            f"Cannot open the {what} {str(path)!r}.", cause=reason, hints=("Correct the path.",)
+        ) from error
     if stat.S_ISDIR(info.st_mode):
         raise InvalidMedia(
             f"{path} is a folder, not a {what}.", hints=("Name the file inside the folder.",)
         )
     if not stat.S_ISREG(info.st_mode):
         # A pipe or a device could block for ever or never end.
-        raise InvalidMedia(f"{path} is not a regular file.", cause=f"A {what} must be a file.")
+        raise InvalidMedia(
+            f"{path} is not a regular file.",
+            cause=f"A {what} must be a file.",
+            hints=("Copy its content into a file first.",),
+        )
     if not os.access(found, os.R_OK):
         raise InvalidMedia(
             f"The {what} {path} cannot be read.",
@@ -45,7 +51,11 @@ def check_file(path: str | Path, what: str, max_bytes: int | None = None) -> Pat
             hints=("Change the file's permissions.",),
         )
     if info.st_size == 0:
-        raise InvalidMedia(f"The {what} {path} is empty.", cause="The file has 0 bytes.")
+        raise InvalidMedia(
+            f"The {what} {path} is empty.",
+            cause="The file has 0 bytes.",
+            hints=("Save or download it again.",),
+        )
     if max_bytes is not None and info.st_size > max_bytes:
         raise InvalidMedia(
             f"The {what} {path} is too large.",

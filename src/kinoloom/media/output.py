@@ -78,12 +78,34 @@ def check_writable(path: str | Path, needed_bytes: int = 0, *, folder: bool = Fa
             _try_file(path.parent)
             free = shutil.disk_usage(path.parent).free
     except ValueError as error:  # a zero byte in the name
-        raise OutputFailed(f"Cannot write {str(path)!r}.", cause=f"{error}.") from error
+        raise OutputFailed(
+            f"Cannot write {str(path)!r}.", cause=f"{error}.", hints=("Correct the path.",)
+        ) from error
     if free < needed_bytes:
         raise OutputFailed(
             f"Cannot write {path}.",
             cause=f"The disk has {_mega(free)} MB free, about {_mega(needed_bytes)} MB are needed.",
             hints=("Free some space.", _ELSEWHERE),
+        )
+
+
+def check_folder(
+    path: str | Path, replaceable: Callable[[Path], bool], needed_bytes: int = 0
+) -> None:
+    """As `check_writable`, for a folder of files.
+
+    An existing one is allowed only if it is empty or `replaceable` says so, which must be sure
+    that nothing of the user's is in it. Raises OutputFailed.
+    """
+    path = Path(path)
+    check_writable(path, needed_bytes, folder=True)
+    with disk_errors(path):
+        in_the_way = path.is_dir() and any(path.iterdir()) and not replaceable(path)
+    if in_the_way:
+        raise OutputFailed(
+            f"Cannot write {path}.",
+            cause="That folder holds files that are not a PNG sequence made by Kinoloom.",
+            hints=("Choose another name.", "Empty the folder."),
         )
 
 
@@ -108,18 +130,9 @@ def whole_file(path: Path) -> Iterator[Path]:
 def whole_folder(path: Path, replaceable: Callable[[Path], bool]) -> Iterator[Path]:
     """A temporary folder beside `path`; it becomes `path` at the end, or vanishes on any failure.
 
-    An existing `path` is replaced only if it is empty or `replaceable` says so, which must be sure
-    that nothing of the user's is in it. Raises OutputFailed.
+    An existing `path` is replaced as `check_folder` says. Raises OutputFailed.
     """
-    check_writable(path, folder=True)
-    with disk_errors(path):
-        in_the_way = path.is_dir() and any(path.iterdir()) and not replaceable(path)
-    if in_the_way:
-        raise OutputFailed(
-            f"Cannot write {path}.",
-            cause="That folder holds files that are not a PNG sequence made by Kinoloom.",
-            hints=("Choose another name.", "Empty the folder."),
-        )
+    check_folder(path, replaceable)
     part, old = _part_beside(path), _part_beside(path)
     try:
         with disk_errors(path):

@@ -6,6 +6,7 @@ stream of a sensible size, and not cut short. Whatever FFmpeg stumbles over beco
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -71,7 +72,7 @@ def probe(path: str | Path) -> VideoInfo:
     The frames are counted in the stream, not believed from the header, and the first one is
     decoded. Raises InvalidMedia when it is not a usable video.
     """
-    if Path(path).is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 (never raises)
         sequence = read_sequence_info(path)
         height, width = load_image(sequence.files[0]).shape[:2]
         count = len(sequence.files)
@@ -102,7 +103,7 @@ def read_frames(path: str | Path, limit: int | None = None) -> Iterator[Frame]:
     Colours are converted by what the stream says of itself (BT.709 for ours); transparent parts
     are shown over white; a phone's rotation is applied. Raises InvalidMedia, also while iterating.
     """
-    if Path(path).is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 (never raises)
         yield from islice(sequence_frames(read_sequence_info(path)), limit)
         return
     with _opened(path) as video:
@@ -142,7 +143,7 @@ def last_frame(path: str | Path) -> Frame:
     Goes back a second from the end, to the key frame before, and decodes from there, draining the
     decoder for the frames it still holds; the largest time wins. Raises InvalidMedia.
     """
-    if Path(path).is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 (never raises)
         info = read_sequence_info(path)
         tail = SequenceInfo(info.files[-1:], info.digests[-1:], info.fps, info.settings)
         return next(sequence_frames(tail))
@@ -187,6 +188,7 @@ class _OpenVideo:
         raise InvalidMedia(
             f"The video {self.path} has no usable frame rate.",
             cause="Its stream does not say how many frames it shows a second.",
+            hints=("Convert it to H.264 in MP4.",),
         )
 
     def last(self) -> Frame | None:
@@ -247,6 +249,7 @@ def check_size(path: Path, width: int, height: int) -> None:
             f"The video {path} has an unusable size.",
             cause=f"Its frames are {width}x{height}; allowed are sides up to {MAX_SIDE} and "
             f"{MAX_PIXELS / 1e6:g} million pixels.",
+            hints=("Use a smaller version.",),
         )
 
 
@@ -276,6 +279,7 @@ def _opened(path: str | Path) -> Iterator[_OpenVideo]:
             raise InvalidMedia(
                 f"{path} has no video in it.",
                 cause="It holds sound only." if container.streams.audio else "It has no stream.",
+                hints=("Name another file.",),
             )
         stream = moving[0]
         codec: av.VideoCodecContext | None = stream.codec_context

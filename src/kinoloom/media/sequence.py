@@ -22,7 +22,7 @@ from kinoloom.errors import InvalidMedia
 from kinoloom.media.frames import Frame, checked_frames
 from kinoloom.media.images import load_image, write_png
 from kinoloom.media.localfile import check_file
-from kinoloom.media.output import disk_errors, sync, whole_folder
+from kinoloom.media.output import check_folder, disk_errors, sync, whole_folder
 from kinoloom.media.rates import exact_rate
 from kinoloom.media.settings_tag import SCHEMA, decode_settings, encode_settings
 
@@ -70,6 +70,14 @@ def load_sequence(folder: str | Path) -> tuple[Frame, float, dict[str, Any] | No
     return np.stack(list(sequence_frames(info))), info.fps, info.settings
 
 
+def check_sequence_place(folder: str | Path, needed_bytes: int = 0) -> None:
+    """Find out before the work whether a sequence can be written to `folder`; see `check_folder`.
+
+    Raises OutputFailed, also when other files are in it.
+    """
+    check_folder(folder, _is_only_a_sequence, needed_bytes)
+
+
 def write_sequence(
     folder: Path,
     frames: Iterator[Frame],
@@ -112,7 +120,9 @@ def read_sequence_info(folder: str | Path) -> SequenceInfo:
         files = [p for p in root.iterdir() if p.suffix.lower() == ".png" and p.is_file()]
     except OSError as error:
         raise InvalidMedia(
-            f"The folder {folder} cannot be read.", cause=error.strerror or str(error)
+            f"The folder {folder} cannot be read.",
+            cause=error.strerror or str(error),
+            hints=("Check the path and the folder's permissions.",),
         ) from error
     if not files:
         raise InvalidMedia(

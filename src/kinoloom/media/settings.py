@@ -6,6 +6,7 @@ sequence in `kinoloom.json` and in a text chunk of every frame, so that a single
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ def read_settings(path: str | Path) -> dict[str, Any] | None:
     Kinoloom did not write, or one above 1 MB. Raises InvalidMedia when `path` is missing or is
     neither a video nor a PNG nor a folder of PNGs.
     """
-    if Path(path).is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 (never raises)
         sequence = read_sequence_info(path)
         if sequence.settings is not None:
             return sequence.settings
@@ -57,7 +58,9 @@ def _from_png(path: Path) -> dict[str, Any] | None:
         with Image.open(path, formats=("PNG",)) as image:
             comment = image.info.get("Comment")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InvalidMedia(f"The picture {path} is damaged.", cause=str(error)) from error
+        raise InvalidMedia(
+            f"The picture {path} is damaged.", cause=str(error), hints=("Copy it again.",)
+        ) from error
     return decode_settings(comment) if isinstance(comment, str) else None
 
 

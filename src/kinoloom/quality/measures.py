@@ -6,7 +6,7 @@ variance. `score` puts them together.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sized
 from dataclasses import dataclass
 
 import cv2
@@ -74,15 +74,16 @@ class Measures:
     moving: tuple[bool, ...]
 
 
-def measure(frames: Frame | Sequence[Frame]) -> Measures:
+def measure(frames: Iterable[Frame], expected: int | None = None) -> Measures:
     """Measure a clip of uint8 RGB frames [H, W, 3], one pass, a few small frames in memory.
 
-    Raises InvalidMedia when there are no frames, or when they are not RGB of one size.
+    `expected` is about how many frames an iterator will give; sharpness is sampled evenly over
+    them. Raises InvalidMedia when there are no frames, or when they are not RGB of one size.
     """
-    count = len(frames)
-    if count == 0:
-        raise InvalidMedia("There are no frames to score.", cause="The clip is empty.")
-    sampled = set(np.linspace(0, count - 1, min(count, _SHARPNESS_FRAMES)).round().astype(int))
+    if expected is None:
+        expected = len(frames) if isinstance(frames, Sized) else _SHARPNESS_FRAMES
+    last = max(0, expected - 1)
+    sampled = set(np.linspace(0, last, min(last + 1, _SHARPNESS_FRAMES)).round().astype(int))
     acuities: list[float | None] = []
     details: list[float] = []
     pairs: list[_Pair] = []
@@ -91,6 +92,7 @@ def measure(frames: Frame | Sequence[Frame]) -> Measures:
     flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
     before: Frame | None = None
     shape: tuple[int, ...] | None = None
+    count = 0
     for index, raw in enumerate(frames):
         frame = checked_frame(raw, f"Frame {index}")
         if shape is not None and frame.shape != shape:
@@ -99,6 +101,7 @@ def measure(frames: Frame | Sequence[Frame]) -> Measures:
                 cause="All frames of a clip must have one size.",
             )
         shape = frame.shape
+        count += 1
         grey = np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), dtype=np.uint8)
         if index in sampled:
             near = _shrunk(grey, _SHARPNESS_SIDE)
@@ -110,6 +113,8 @@ def measure(frames: Frame | Sequence[Frame]) -> Measures:
         before = small
         chroma.append(_chroma(frame))
         regions.append(_regions(small))
+    if count == 0:
+        raise InvalidMedia("There are no frames to score.", cause="The clip is empty.")
     known = [a for a in acuities if a is not None]
     step, drift = _colour(chroma)
     jerks = np.abs(np.diff(np.stack(regions), 2, axis=0))

@@ -20,7 +20,7 @@ A blur of 4 pixels, noise of 15 grey levels, flicker of 4 % and a frozen picture
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import Any
@@ -93,14 +93,15 @@ class Scores:
         return {name: round(value, 4) for name, value in values.items()} | {"notes": list(notes)}
 
 
-def score(frames: Frame | Sequence[Frame], fps: float) -> Scores:
-    """Score uint8 RGB frames [T, H, W, 3], or a sequence of [H, W, 3], shown `fps` a second.
+def score(frames: Iterable[Frame], fps: float, expected: int | None = None) -> Scores:
+    """Score uint8 RGB frames [T, H, W, 3], or any [H, W, 3] one by one, shown `fps` a second.
 
-    Works from one frame on; needs no reference. Raises InvalidMedia when there are no frames or
+    Works from one frame on; needs no reference, and holds only two frames of an iterator, of which
+    `expected` says about how many will come. Raises InvalidMedia when there are no frames or
     they are not RGB of one size, InvalidRequest when `fps` is not a frame rate.
     """
     rate = float(exact_rate(fps))
-    return judge(measure(frames), rate)
+    return judge(measure(frames, expected), rate)
 
 
 def judge(measured: Measures, fps: float) -> Scores:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import importlib
 import inspect
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -67,6 +68,12 @@ class LocalBackend:
                 cause=ready.reasons[0],
                 hints=ready.hints,
             )
+        report(Progress("load"))
+        started = time.perf_counter()
+        # OpenMP's threads wait for each other hundreds of times a step. Spinning, as they do by
+        # themselves, they keep each other off a core that has something else to do, which made a
+        # step 15 times as long beside one busy program. It is read once, when torch is loaded.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         import torch
 
         from kinoloom.backends.local import device as devices
@@ -74,8 +81,6 @@ class LocalBackend:
         where = devices.choose_device(take.device.split()[0])
         dtype = devices.choose_dtype(self._dtype, where)
         family = _family(card)
-        report(Progress("load"))
-        started = time.perf_counter()
         pipe = self._pipeline(take, card, where, dtype)
         loaded = time.perf_counter()
         report(Progress("encode"))

@@ -43,7 +43,8 @@ class LatentPreview:
         height, width = middle.shape[1:]
         flat = np.concatenate([middle.reshape(len(middle), -1).T, np.ones((height * width, 1))], 1)
         rgb = (flat @ self._map).reshape(height, width, 3)
-        return np.clip((rgb + 1) * 127.5, 0, 255).astype(np.uint8)
+        # A model that went wrong is refused by its frames, not by a warning about its preview.
+        return np.clip(np.nan_to_num((rgb + 1) * 127.5), 0, 255).astype(np.uint8)
 
 
 def clean_estimate(
