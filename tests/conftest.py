@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kinoloom.catalog.card import ModelCard
+from kinoloom.catalog.loader import Catalog
+from tiny import write_model
+
+
+@pytest.fixture(scope="session")
+def tiny_cards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a user's card of a tiny random model, and the model. Not to be changed."""
+    folder = tmp_path_factory.mktemp("cards")
+    write_model(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_card(tiny_cards: Path) -> ModelCard:
+    return Catalog.load(tiny_cards).get("tiny")
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """One thread for torch: with such small arrays the others would only wait for each other."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def studio(
+    tmp_path: Path, tiny_cards: Path, one_thread: None, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """A user's place: an empty current folder, a store of its own and the tiny model by default.
+
+    Clips are written to its folder ``out``, which does not exist yet.
+    """
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("platformdirs.user_config_dir", lambda *_, **__: str(tmp_path / "conf"))
+    for name, value in {
+        "HOME": tmp_path / "home",
+        "OUTPUTS": tmp_path / "out",
+        "MODELS": tiny_cards,
+        "DEFAULT_MODEL": "tiny",
+        "DEVICE": "cpu",
+        "DTYPE": "auto",
+    }.items():
+        monkeypatch.setenv(f"KINOLOOM_{name}", str(value))
+    return tmp_path

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kinoloom.backends.base import Inputs, Progress, Take
+from kinoloom.backends.local.backend import LocalBackend
+from kinoloom.catalog.card import ModelCard
+from kinoloom.catalog.loader import Catalog
+
+MakeTake = Callable[..., Take]
+
+
+@pytest.fixture
+def make_take() -> MakeTake:
+    """A take of the tiny model, with changes."""
+
+    def make(**changes: object) -> Take:
+        values: dict[str, object] = {
+            "task": "t2v",
+            "prompt": "a red ball rolling",
+            "negative": "",
+            "width": 64,
+            "height": 64,
+            "frames": 9,
+            "fps": 12.0,
+            "steps": 3,
+            "guidance": 2.0,
+            "seed": 7,
+            "device": "cpu x1",
+        }
+        return Take(**(values | changes))  # type: ignore[arg-type]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def warm() -> LocalBackend:
+    """A backend that keeps its pipeline from test to test. Not to be changed."""
+    return LocalBackend()
+
+
+@pytest.fixture
+def own_copy(tiny_cards: Path, tmp_path: Path) -> Callable[[], ModelCard]:
+    """A function that gives the card of the model in ``tmp_path/tiny``, a copy to be damaged."""
+    for name in ("tiny.yaml", "tiny"):
+        source, target = tiny_cards / name, tmp_path / name
+        shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
+    return lambda: Catalog.load(tmp_path).get("tiny")
+
+
+@pytest.fixture
+def silent() -> Callable[[Progress], None]:
+    return lambda _: None
+
+
+@pytest.fixture
+def nothing() -> Inputs:
+    return Inputs()

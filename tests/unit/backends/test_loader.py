@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from kinoloom.backends.local import loader
+from kinoloom.catalog.card import ModelCard, Source
+from kinoloom.errors import InsufficientMemory, KinoloomError, ModelBroken, ModelNotFound
+
+CPU = torch.device("cpu")
+
+
+def load(card: ModelCard) -> object:
+    return loader.load(card, card.pipelines["t2v"], CPU, torch.float32)
+
+
+def refusal(card: ModelCard, kind: type[KinoloomError] = ModelBroken) -> KinoloomError:
+    with pytest.raises(KinoloomError) as caught:
+        load(card)
+    assert type(caught.value) is kind
+    assert caught.value.hints
+    return caught.value
+
+
+def test_a_users_model_is_loaded_from_beside_its_card(
+    tiny_card: ModelCard, tiny_cards: Path
+) -> None:
+    assert loader.find_folder(tiny_card) == tiny_cards / "tiny"
+    pipe = load(tiny_card)
+    stored = load_file(tiny_cards / "tiny" / "vae" / "diffusion_pytorch_model.safetensors")
+    for name, value in pipe.vae.state_dict().items():  # type: ignore[attr-defined]
+        assert torch.equal(value, stored[name])
+
+
+def test_weights_come_in_the_wanted_dtype(tiny_card: ModelCard) -> None:
+    pipe = loader.load(tiny_card, tiny_card.pipelines["t2v"], CPU, torch.bfloat16)
+    assert {p.dtype for p in pipe.transformer.parameters()} == {torch.bfloat16}
+
+
+def test_a_missing_folder(tiny_card: ModelCard, tmp_path: Path) -> None:
+    card = tiny_card.model_copy(update={"source": Source(path=tmp_path / "gone")})
+    error = refusal(card, ModelNotFound)
+    assert str(tmp_path / "gone") in error.message
+    assert "path" in error.hints[0]
+
+
+def test_a_missing_folder_of_the_package_is_an_incomplete_installation(
+    tiny_card: ModelCard,
+) -> None:
+    card = tiny_card.model_copy(update={"source": Source(package="catalog/weights/gone")})
+    assert "reinstall" in refusal(card, ModelNotFound).hints[0]
+
+
+def test_a_repository_that_is_not_in_the_cache_is_not_fetched(
+    tiny_card: ModelCard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+
+    def refuse(*args: object, **_: object) -> None:
+        asked.append(args)
+        raise OSError("no network in this test")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    card = tiny_card.model_copy(update={"source": Source(repo="nobody/no-such-model")})
+    error = refusal(card, ModelNotFound)
+    assert not asked
+    assert "hf download nobody/no-such-model" in " ".join(error.hints)
+
+
+def test_a_folder_that_lacks_a_component_is_not_completed_from_the_network(
+    own_copy: Callable[[], ModelCard], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **_: asked.append(a))
+    (tmp_path / "tiny" / "tokenizer" / "tokenizer.json").unlink()
+    refusal(own_copy())
+    assert not asked
+
+
+@pytest.mark.parametrize("name", ["NoSuchPipeline", "FlowMatchEulerDiscreteScheduler", "utils"])
+def test_what_is_no_pipeline_class(tiny_card: ModelCard, name: str) -> None:
+    recipe = tiny_card.pipelines["t2v"].model_copy(update={"class_name": name})
+    card = tiny_card.model_copy(update={"pipelines": {"t2v": recipe}})
+    assert name in refusal(card).message
+
+
+def weights(folder: Path, component: str) -> Path:
+    return next((folder / "tiny" / component).glob("*.safetensors"))
+
+
+@pytest.mark.parametrize("component", ["text_encoder", "transformer", "vae"])
+def test_truncated_weights(
+    own_copy: Callable[[], ModelCard], tmp_path: Path, component: str
+) -> None:
+    file = weights(tmp_path, component)
+    file.write_bytes(file.read_bytes()[:-100])
+    error = refusal(own_copy())
+    assert str(tmp_path / "tiny") in error.message
+    assert error.cause
+
+
+@pytest.mark.parametrize("component", ["text_encoder", "transformer", "vae"])
+def test_weights_that_are_not_in_the_file_are_not_made_up(
+    own_copy: Callable[[], ModelCard], tmp_path: Path, component: str
+) -> None:
+    file = weights(tmp_path, component)
+    tensors = load_file(file)
+    lost = sorted(tensors)[len(tensors) // 2]
+    del tensors[lost]
+    save_file(tensors, file, metadata={"format": "pt"})
+    error = refusal(own_copy())
+    assert component in error.message
+    # transformers may refuse by itself, in its own words.
+    assert lost.rpartition(".")[2] in error.message + error.cause
+
+
+def test_weights_of_another_shape(own_copy: Callable[[], ModelCard], tmp_path: Path) -> None:
+    file = weights(tmp_path, "transformer")
+    tensors = load_file(file)
+    tensors["proj_in.weight"] = torch.zeros(3, 3)
+    save_file(tensors, file, metadata={"format": "pt"})
+    refusal(own_copy())
+
+
+def test_a_missing_weights_file(own_copy: Callable[[], ModelCard], tmp_path: Path) -> None:
+    weights(tmp_path, "vae").unlink()
+    refusal(own_copy())
+
+
+@pytest.mark.parametrize(
+    "name", ["model_index.json", "vae/config.json", "scheduler/scheduler_config.json"]
+)
+@pytest.mark.parametrize("content", ["{", "[]", ""])
+def test_broken_json(
+    own_copy: Callable[[], ModelCard], tmp_path: Path, name: str, content: str
+) -> None:
+    (tmp_path / "tiny" / name).write_text(content)
+    refusal(own_copy())
+
+
+def test_a_folder_without_an_index(own_copy: Callable[[], ModelCard], tmp_path: Path) -> None:
+    (tmp_path / "tiny" / "model_index.json").unlink()
+    refusal(own_copy())
+
+
+def test_pickled_weights_are_never_read(own_copy: Callable[[], ModelCard], tmp_path: Path) -> None:
+    file = weights(tmp_path, "vae")
+    torch.save(load_file(file), file.with_suffix(".bin"))
+    file.unlink()
+    refusal(own_copy())
+
+
+@pytest.mark.parametrize("place", ["component", "pipeline"])
+def test_code_in_the_folder_is_never_run(
+    own_copy: Callable[[], ModelCard], tmp_path: Path, place: str
+) -> None:
+    folder, trace = tmp_path / "tiny", tmp_path / "ran"
+    code = f"from pathlib import Path\nPath({str(trace)!r}).touch()\nclass Odd: pass\n"
+    index = json.loads((folder / "model_index.json").read_text())
+    if place == "component":
+        (folder / "vae" / "odd.py").write_text(code)
+        index["vae"] = ["odd", "Odd"]
+    else:
+        (folder / "odd.py").write_text(code)
+        index["_class_name"] = ["odd", "Odd"]
+    (folder / "model_index.json").write_text(json.dumps(index))
+    refusal(own_copy())
+    assert not trace.exists()
+
+
+def test_too_little_memory_for_the_weights(
+    tiny_card: ModelCard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("diffusers.DiffusionPipeline.to", full)
+    refusal(tiny_card, InsufficientMemory)
