@@ -22,7 +22,7 @@ ENVIRONMENT_PREFIX = "KINOLOOM_"
 MAX_FILE_BYTES = 1_000_000
 
 DType = Literal["auto", "float32", "float16", "bfloat16"]
-_DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
+_DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 def _path(value: Any) -> Any:
@@ -35,13 +35,17 @@ def _path(value: Any) -> Any:
 
 
 def _folder(path: Path) -> Path:
-    if path.exists() and not path.is_dir():
+    try:
+        in_the_way = path.exists() and not path.is_dir()
+    except OSError as error:  # a name longer than any file system takes, for one
+        raise ValueError(error.strerror or "unusable") from error
+    if in_the_way:
         raise ValueError("a file is there")
     return path
 
 
 def _device(name: str) -> str:
-    if not re.fullmatch(rf"({'|'.join(_DEVICES)})|(cuda|xpu):\d{{1,3}}", name):
+    if not re.fullmatch(rf"({'|'.join(_DEVICES)})|cuda:\d{{1,3}}", name):
         raise ValueError("no such device")
     return name
 
@@ -74,7 +78,7 @@ class Settings(BaseModel):
     )
     device: Annotated[str, AfterValidator(_device)] = Field(
         default="auto",
-        description="auto, cpu, cuda, cuda:0 (or another number), mps or xpu",
+        description="auto, cpu, cuda, cuda:0 (or another number) or mps",
     )
     dtype: DType = Field(default="auto", description="auto, float32, float16 or bfloat16")
     default_model: Annotated[str, Field(min_length=1, max_length=200)] = Field(

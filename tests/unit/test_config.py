@@ -121,7 +121,7 @@ def test_wrong_devices(value: object) -> None:
     assert [problem.field for problem in refusal(device=value).problems] == ["--device"]
 
 
-@pytest.mark.parametrize("value", ["cpu", "cuda", "cuda:0", "cuda:15", "mps", "xpu"])
+@pytest.mark.parametrize("value", ["cpu", "cuda", "cuda:0", "cuda:15", "mps"])
 def test_devices(value: str) -> None:
     assert load_settings(device=value).device == value
 

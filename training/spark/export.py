@@ -20,7 +20,7 @@ from training.spark import tokenizer as words
 from training.spark import vae as vae_module
 from training.spark.transformer import build, measure_latents
 
-TARGET = Path("src/kinoloom/catalog/weights/spark")
+TARGET = vae_module.SHIPPED
 COMPONENTS = ("vae", "transformer", "text_encoder", "tokenizer", "scheduler")
 LIMIT = 25 * 1024 * 1024
 

@@ -26,6 +26,7 @@ from training.spark.run import Run
 from training.spark.world import HEIGHT, WIDTH, Scene, render
 
 LATENT_CHANNELS = 16
+SHIPPED = Path("src/kinoloom/catalog/weights/spark")
 # (share of the budget at which the stage ends, height, width, frames, batch)
 STAGES = ((0.3, 64, 64, 9, 10), (0.62, 96, 96, 17, 4), (1.01, HEIGHT, WIDTH, 17, 1))
 
@@ -78,12 +79,17 @@ def build() -> AutoencoderKLLTXVideo:
 
 
 def load(folder: Path) -> AutoencoderKLLTXVideo:
-    """The averaged weights of the last training in `folder`: a decoder's if there was one."""
-    name = "decoder.pt" if (folder / "decoder.pt").exists() else "vae.pt"
-    vae = build()
-    state = torch.load(folder / name, map_location="cpu", weights_only=True)
-    vae.load_state_dict(state["averages"]["vae"])
-    return vae
+    """The averaged weights of the last training in `folder`: a decoder's if there was one.
+
+    Without any, the shipped ones, from which a later training goes on.
+    """
+    for name in ("decoder.pt", "vae.pt"):
+        if (folder / name).exists():
+            state = torch.load(folder / name, map_location="cpu", weights_only=True)
+            vae = build()
+            vae.load_state_dict(state["averages"]["vae"])
+            return vae
+    return AutoencoderKLLTXVideo.from_pretrained(SHIPPED / "vae", dtype=torch.float32)
 
 
 def to_tensor(film: np.ndarray) -> torch.Tensor:
