@@ -183,15 +183,18 @@ def test_previews_of_a_long_render_are_few_and_end_with_the_result(
     assert with_picture == [2, 4, 6, 8, 10, 12, 14, 16, 18, 19]
 
 
+@pytest.mark.parametrize("task", ["t2v", "flf2v"])
 def test_the_last_preview_is_that_of_the_finished_latents(
     warm: LocalBackend,
     tiny_card: ModelCard,
     make_take: MakeTake,
-    nothing: Inputs,
+    silent: Silent,
     monkeypatch: pytest.MonkeyPatch,
+    task: Task,
 ) -> None:
     """What the decoder was given, seen through the same map, is the last preview."""
-    warm.render(make_take(), tiny_card, nothing, lambda _: None)
+    take = make_take(task=task, frames=17)
+    warm.render(take, tiny_card, INPUTS[task], silent)
     assert warm._loaded is not None
     vae = warm._loaded[1].vae
     decoded: list[torch.Tensor] = []
@@ -203,11 +206,35 @@ def test_the_last_preview_is_that_of_the_finished_latents(
 
     monkeypatch.setattr(vae, "decode", watch)
     events: list[Progress] = []
-    warm.render(make_take(), tiny_card, nothing, events.append)
+    warm.render(take, tiny_card, INPUTS[task], events.append)
     seen = warm._preview_of(warm._loaded[1]).picture(decoded[0][0])
     last = events[-2].preview
     assert last is not None
     assert np.abs(last.astype(int) - seen).max() <= 1
+
+
+def test_a_preview_shows_where_the_render_is_going(
+    warm: LocalBackend,
+    tiny_card: ModelCard,
+    make_take: MakeTake,
+    silent: Silent,
+    nothing: Inputs,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With a velocity that stays the same the result is known from the second step on."""
+    warm.render(make_take(), tiny_card, nothing, silent)
+    assert warm._loaded is not None
+
+    def forward(*, hidden_states: torch.Tensor, **_: object) -> tuple[torch.Tensor]:
+        return (torch.full_like(hidden_states, 2.0),)
+
+    monkeypatch.setattr(warm._loaded[1].transformer, "forward", forward)
+    events: list[Progress] = []
+    warm.render(make_take(steps=4), tiny_card, nothing, events.append)
+    first, *later = (e.preview.astype(int) for e in events if e.preview is not None)
+    assert len(later) == 3
+    assert all(np.abs(p - later[-1]).max() <= 1 for p in later)
+    assert np.abs(first - later[-1]).max() > 5
 
 
 @pytest.mark.parametrize("phase", ["load", "encode", "denoise", "decode"])
