@@ -66,7 +66,7 @@ def main() -> int:
     if unwanted:
         print(f"not written, since torch did not resolve to its CPU build: {', '.join(unwanted)}")
         print("Give pip an index that has it, for example")
-        print("  PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make constraints")
+        print("  set PIP_EXTRA_INDEX_URL to the CPU index of the PyTorch installation page")
         return 1
     lines = [f"{name}=={version}" for name, version in sorted(versions.items())]
     (ROOT / "constraints.txt").write_text(HEADER + "\n".join(lines) + "\n", encoding="utf-8")
