@@ -125,7 +125,7 @@ def test_a_still_is_one_frame() -> None:
     assert planned(frames=1).adjustments == ()
 
 
-@pytest.mark.parametrize(("tier", "steps"), [("preview", 10), ("standard", 20), ("premium", 30)])
+@pytest.mark.parametrize(("tier", "steps"), [("preview", 14), ("standard", 20), ("premium", 30)])
 def test_a_tier_sets_the_steps(tier: str, steps: int) -> None:
     assert planned(tier=tier).steps == steps
     assert planned(tier=tier, steps=0).steps == planned(tier="auto").steps
