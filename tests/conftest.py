@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +9,10 @@ import pytest
 from kinoloom.catalog.card import ModelCard
 from kinoloom.catalog.loader import Catalog
 from tiny import write_model
+
+# A shell starts background commands with SIGINT ignored, and processes inherit that: the tests of
+# interruption would then wait for what never comes.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.model, pytest.mark.slow]
 Psnr = Callable[[np.ndarray, np.ndarray], float]
 
 # Floors below which something is broken; how good the model is, training/spark/evaluate.py says.
-FIRST_FRAME, LAST_FRAME = 22.0, 20.0
+FIRST_FRAME, CONTEXT_END, LAST_FRAME = 22.0, 20.0, 14.0
 
 
 def test_words_become_a_video(studio: Path) -> None:
@@ -60,6 +60,8 @@ def test_pictures_are_the_first_and_the_last_frame(
     frames = clip.frames
     assert psnr(frames[0], film[0]) >= FIRST_FRAME
     assert psnr(frames[-1], film[-1]) >= LAST_FRAME
+    # The ball has gone from where the first picture has it to where the last one has it.
+    assert psnr(frames[-1], film[-1]) > psnr(frames[-1], film[0]) + 1
 
 
 def test_a_video_is_continued(studio: Path, film: np.ndarray, psnr: Psnr) -> None:
@@ -72,34 +74,39 @@ def test_a_video_is_continued(studio: Path, film: np.ndarray, psnr: Psnr) -> Non
     # The clip begins with the end of the given one, and goes on from there.
     context = int(clip.record.plan["context_frames"])
     assert psnr(frames[0], film[-context]) >= FIRST_FRAME
-    assert psnr(frames[context - 1], film[-1]) >= LAST_FRAME
+    assert psnr(frames[context - 1], film[-1]) >= CONTEXT_END
     assert not np.array_equal(frames[-1], frames[context - 1])
 
 
 Wanted = tuple[str, str]
 
 
+COLOURS = ("red", "blue", "yellow", "purple")
+
+
 @pytest.fixture(scope="module")
 def verdicts(studio: Path) -> dict[Wanted, Verdict]:
-    """What is seen in clips of three colours and seeds for each direction, by their pixels."""
+    """What is seen in clips of four colours and seeds for each direction, by their pixels."""
     seen = {}
     for direction in ("right", "left"):
-        for seed, colour in enumerate(("red", "blue", "yellow"), start=11):
-            prompt = f"a large {colour} ball rolling to the {direction} on green grass"
+        for seed, colour in enumerate(COLOURS, start=11):
+            prompt = f"a {colour} ball rolling to the {direction} on green grass"
             clip = kinoloom.generate(prompt, seed=seed)
             seen[direction, colour] = judge(clip.frames)
     return seen
 
 
-@pytest.mark.parametrize("direction", ["right", "left"])
-def test_the_direction_follows_the_prompt(verdicts: dict[Wanted, Verdict], direction: str) -> None:
-    seen = [v.motion for (wanted, _), v in verdicts.items() if wanted == direction]
-    assert seen.count(direction) >= 2, seen
+def test_the_direction_follows_the_prompt(verdicts: dict[Wanted, Verdict]) -> None:
+    seen = [(wanted, v.motion) for (wanted, _), v in verdicts.items()]
+    right = [wanted for wanted, found in seen if wanted == found]
+    # Eight motions could be seen: by chance one of the eight clips would be right.
+    assert len(right) >= 5, seen
+    assert set(right) == {"left", "right"}, seen
 
 
 def test_the_colour_follows_the_prompt(verdicts: dict[Wanted, Verdict]) -> None:
     seen = [(colour, v.colour) for (_, colour), v in verdicts.items()]
     right = [wanted for wanted, found in seen if wanted == found]
     # Most of the clips, and of more than one colour: a model that knows only red is none.
-    assert len(right) >= 4, seen
-    assert len(set(right)) >= 2, seen
+    assert len(right) >= 6, seen
+    assert len(set(right)) >= 3, seen
