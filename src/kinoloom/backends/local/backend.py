@@ -43,8 +43,7 @@ class LocalBackend:
 
     def readiness(self, card: ModelCard) -> Readiness:
         """Whether packages and weights are here; nothing is imported or loaded."""
-        missing = [name for name in PACKAGES if util.find_spec(name) is None]
-        if missing:
+        if missing := _missing_packages():
             return Readiness(False, (f"not installed: {', '.join(missing)}",), (_INSTALL,))
         folder = card.source.folder
         if folder is not None and not (folder / "model_index.json").is_file():
@@ -61,12 +60,11 @@ class LocalBackend:
         Raises MissingPackage, ModelNotFound, ModelBroken, InsufficientMemory, and whatever
         `report` raises, after which the pipeline is clean for the next render.
         """
-        ready = self.readiness(card)
-        if not ready.ready and ready.hints == (_INSTALL,):
+        if missing := _missing_packages():
             raise MissingPackage(
                 "The local backend's packages are not installed.",
-                cause=ready.reasons[0],
-                hints=ready.hints,
+                cause=f"not installed: {', '.join(missing)}",
+                hints=[_INSTALL],
             )
         report(Progress("load"))
         started = time.perf_counter()
@@ -189,6 +187,10 @@ class _Watch:
             "step": step or max(0.0, first - started),
             "decode": done - last,
         }
+
+
+def _missing_packages() -> list[str]:
+    return [name for name in PACKAGES if util.find_spec(name) is None]
 
 
 def _family(card: ModelCard) -> ModuleType:
