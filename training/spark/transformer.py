@@ -32,7 +32,6 @@ from training.spark.run import Run
 from training.spark.world import FPS, HEIGHT
 
 TEXT_DIM = 128
-COARSE = 0.55  # share of the budget that is spent at half the width and height
 
 
 def build() -> tuple[LTXVideoTransformer3DModel, T5EncoderModel]:
@@ -249,6 +248,12 @@ def main() -> None:
         "--batch-scale", type=int, default=1, help="batch size times this (16 on a GPU)"
     )
     parser.add_argument("--lr", type=float, default=3e-3)
+    parser.add_argument(
+        "--coarse",
+        type=float,
+        default=0.55,
+        help="share of the budget that is spent at half the width and height",
+    )
     parser.add_argument("--start", type=Path, help="go on from an exported model's weights")
     args = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -265,7 +270,7 @@ def main() -> None:
     bank = Bank(vae, args.bank, shrink=2)
     sums: list[float] = []
     while run.progress < 1:
-        shrink = 2 if run.progress < COARSE else 1
+        shrink = 2 if run.progress < args.coarse else 1
         if shrink != bank.shrink:
             bank = Bank(vae, args.bank, shrink)
         rng = np.random.default_rng((args.seed, 1, run.steps))

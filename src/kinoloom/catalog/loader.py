@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,16 @@ def read_card(file: Path) -> ModelCard:
 
     Raises CatalogProblems listing every mistake in it.
     """
+    try:
+        stat = file.stat()
+    except OSError as error:
+        raise CatalogProblems((CardProblem(str(file), "", _os_reason(error)),)) from error
+    return _read_card(file, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=256)
+def _read_card(file: Path, modified: int, size: int) -> ModelCard:
+    """`read_card`; time of change and size are there for the cache to notice changes."""
     try:
         with file.open("rb") as stream:
             raw = stream.read(MAX_CARD_BYTES + 1)

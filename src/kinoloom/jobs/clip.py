@@ -10,6 +10,7 @@ from __future__ import annotations
 import platform
 import time
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -59,21 +60,24 @@ def make_clip(
     inputs = read_inputs(plan)
     kept = _keep_inputs(plan, store)  # now, since a temporary file may be gone after the render
     rendered = backend.render(take_of(plan), card, inputs, report)
-    report.tell("score")
-    scores = score(rendered.frames, plan.fps)
-    report.tell("write", 0, plan.frames)
     clip_id = new_id()
     versions = _versions(rendered)
+    report.tell("score")
     # Before the file appears, so that nothing but its record can fail afterwards.
     picture = store.assets.put_bytes(_png(poster(rendered.frames)), "poster").digest
-    write_video(
-        path,
-        rendered.frames,
-        plan.fps,
-        format=plan.request.format,
-        settings=settings_of(clip_id, plan, scores, versions),
-        on_frame=lambda done: report.tell("write", done, plan.frames),
-    )
+    # The frames are scored while they are encoded, each on a core of its own.
+    with ThreadPoolExecutor(1, "kinoloom-score") as pool:
+        scoring = pool.submit(score, rendered.frames, plan.fps)
+        report.tell("write", 0, plan.frames)
+        write_video(
+            path,
+            rendered.frames,
+            plan.fps,
+            format=plan.request.format,
+            settings=lambda: settings_of(clip_id, plan, scoring.result(), versions),
+            on_frame=lambda done: report.tell("write", done, plan.frames),
+        )
+    scores = scoring.result()
     seconds = rendered.seconds | {"total": time.perf_counter() - started}
     record = ClipRecord(
         id=clip_id,

@@ -16,7 +16,8 @@ _SHOWN = 8
 
 def unknown_words(prompt: str, vocabulary: Vocabulary) -> list[str]:
     """The words of a prompt that the vocabulary lacks, each once, in their order."""
-    return [word for word in dict.fromkeys(_words(prompt)) if word not in _known(vocabulary)]
+    known = _known(vocabulary)
+    return [word for word in dict.fromkeys(_words(prompt)) if word not in known]
 
 
 def vocabulary_warnings(prompt: str, negative: str, card: ModelCard) -> list[str]:

@@ -6,7 +6,11 @@ variance. `score` puts them together.
 
 from __future__ import annotations
 
+import os
+import threading
+from collections import deque
 from collections.abc import Iterable, Sized
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import cv2
@@ -42,6 +46,11 @@ _LOOKS_DIFFERENT = 12
 
 _FINE_FLOOR = 0.5
 """Grey levels of fine detail below which rounding to 8 bits decides, not the picture."""
+
+
+_THREADS = min(4, os.cpu_count() or 1)
+_own = threading.local()
+"""Each thread's optical flow: it keeps buffers between calls."""
 
 
 @dataclass(frozen=True)
@@ -87,32 +96,37 @@ def measure(frames: Iterable[Frame], expected: int | None = None) -> Measures:
     acuities: list[float | None] = []
     details: list[float] = []
     pairs: list[_Pair] = []
+    waiting: deque[Future[_Pair]] = deque()
     chroma: list[_FloatArray] = []
     regions: list[_FloatArray] = []
-    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
     before: Frame | None = None
     shape: tuple[int, ...] | None = None
     count = 0
-    for index, raw in enumerate(frames):
-        frame = checked_frame(raw, f"Frame {index}")
-        if shape is not None and frame.shape != shape:
-            raise InvalidMedia(
-                f"Frame {index} differs in size from the first.",
-                cause="All frames of a clip must have one size.",
-            )
-        shape = frame.shape
-        count += 1
-        grey = np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), dtype=np.uint8)
-        if index in sampled:
-            near = _shrunk(grey, _SHARPNESS_SIDE)
-            acuities.append(_acuity(near))
-            details.append(float(cv2.meanStdDev(cv2.Laplacian(near, cv2.CV_16S))[1][0, 0] ** 2))
-        small = _extended(_shrunk(grey, FLOW_SIDE))
-        if before is not None:
-            pairs.append(_compare(flow, before, small))
-        before = small
-        chroma.append(_chroma(frame))
-        regions.append(_regions(small))
+    # Pairs are compared beside each other: OpenCV leaves Python's lock while it works.
+    with ThreadPoolExecutor(_THREADS, "kinoloom-score") as pool:
+        for index, raw in enumerate(frames):
+            frame = checked_frame(raw, f"Frame {index}")
+            if shape is not None and frame.shape != shape:
+                raise InvalidMedia(
+                    f"Frame {index} differs in size from the first.",
+                    cause="All frames of a clip must have one size.",
+                )
+            shape = frame.shape
+            count += 1
+            grey = np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), dtype=np.uint8)
+            small = _extended(_shrunk(grey, FLOW_SIDE))
+            if before is not None:
+                waiting.append(pool.submit(_compare, before, small))
+                if len(waiting) > 2 * _THREADS:  # a long clip must not pile up in memory
+                    pairs.append(waiting.popleft().result())
+            before = small
+            if index in sampled:
+                near = _shrunk(grey, _SHARPNESS_SIDE)
+                acuities.append(_acuity(near))
+                details.append(float(cv2.meanStdDev(cv2.Laplacian(near, cv2.CV_16S))[1][0, 0] ** 2))
+            chroma.append(_chroma(frame))
+            regions.append(_regions(small))
+        pairs.extend(future.result() for future in waiting)
     if count == 0:
         raise InvalidMedia("There are no frames to score.", cause="The clip is empty.")
     known = [a for a in acuities if a is not None]
@@ -144,13 +158,13 @@ class _Pair:
     moved: bool
 
 
-def _compare(flow: cv2.DISOpticalFlow, first: Frame, second: Frame) -> _Pair:
+def _compare(first: Frame, second: Frame) -> _Pair:
     difference = cv2.absdiff(first, second)
     change = float(cv2.mean(difference)[0]) / 255
     moved = float(cv2.blur(difference.astype(np.float32), (8, 8)).max()) > _MOVED
     if not difference.any():
         return _Pair(error=0.0, lost=0.0, noise=0.0, change=0.0, moved=False)
-    forth, back = _follow(flow, first, second), _follow(flow, second, first)
+    forth, back = _follow(first, second), _follow(second, first)
     height, width = first.shape
     x, y = np.meshgrid(
         np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32), copy=False
@@ -178,8 +192,11 @@ def _compare(flow: cv2.DISOpticalFlow, first: Frame, second: Frame) -> _Pair:
     )
 
 
-def _follow(flow: cv2.DISOpticalFlow, first: Frame, second: Frame) -> _FloatArray:
+def _follow(first: Frame, second: Frame) -> _FloatArray:
     """Where each pixel went: [H, W, 2], x and y in pixels."""
+    if not hasattr(_own, "flow"):
+        _own.flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
+    flow: cv2.DISOpticalFlow = _own.flow
     # OpenCV's own type hints miss that the third argument may be None: no first guess.
     return np.asarray(flow.calc(first, second, None), dtype=np.float32)  # type: ignore[call-overload]
 
