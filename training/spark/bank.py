@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKLLTXVideo
 
+from training.spark.precision import half_precision
 from training.spark.vae import to_tensor
 from training.spark.world import HEIGHT, WIDTH, Scene, render
 
@@ -52,7 +53,7 @@ class Bank:
     @torch.no_grad()
     def encode(self, film: torch.Tensor) -> torch.Tensor:
         """Normalised latents of clips [B, 3, T, H, W] in -1..1."""
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with half_precision(self.device.type):
             z = self.vae.encode(film.to(self.device)).latent_dist.mode()
         return (z.float() - self.mean) / self.std
 

@@ -12,13 +12,15 @@ from typing import Any
 
 import torch
 
+from training.spark.precision import fast_bfloat16
+
 _QUINTIC = (3.4445, -4.7750, 2.0315)  # coefficients of the iteration, from the paper above
 
 
 def orthogonalise(gradient: torch.Tensor, steps: int = 5) -> torch.Tensor:
     """The nearest semi-orthogonal matrix of a 2-D gradient, approximately."""
     a, b, c = _QUINTIC
-    x = gradient.bfloat16()
+    x = gradient.bfloat16() if fast_bfloat16(gradient.device.type) else gradient.float()
     tall = x.size(0) > x.size(1)
     if tall:
         x = x.T

@@ -28,6 +28,7 @@ from training.spark import tokenizer as words
 from training.spark import vae as vae_module
 from training.spark.bank import Bank, Sample, batch_size, draw_length
 from training.spark.muon import Muon
+from training.spark.precision import half_precision
 from training.spark.run import Run
 from training.spark.world import FPS, HEIGHT
 
@@ -84,7 +85,7 @@ def measure_latents(vae: AutoencoderKLLTXVideo, clips: int = 48) -> None:
     seen = []
     for _ in range(clips):
         film, _ = vae_module.batch(rng, vae_module.HEIGHT, vae_module.WIDTH, 25, 1)
-        with torch.autocast(device.type, torch.bfloat16):
+        with half_precision(device.type):
             seen.append(vae.encode(film.to(device)).latent_dist.mode().float())
     z = torch.cat(seen).transpose(0, 1).flatten(1)
     vae.latents_mean.copy_(z.mean(1))
@@ -221,7 +222,7 @@ def loss_of(
         truncation=True,
         return_tensors="pt",
     ).to(device)
-    with float_attention(device), torch.autocast(device, torch.bfloat16):
+    with float_attention(device), half_precision(device):
         embeds = text_encoder(text.input_ids, attention_mask=text.attention_mask)[0]
         velocity = transformer(
             hidden_states=batch.noisy,

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKLLTXVideo
 
 from training.spark.muon import Muon
+from training.spark.precision import half_precision
 from training.spark.run import Run
 from training.spark.world import HEIGHT, WIDTH, Scene, render
 
@@ -126,7 +127,7 @@ def loss_of(
 
     With a frozen encoder the latents get a little noise, like those that a transformer generates.
     """
-    with torch.autocast(film.device.type, torch.bfloat16):
+    with half_precision(film.device.type):
         with torch.set_grad_enabled(not frozen):
             posterior = vae.encode(film).latent_dist
         if frozen:
@@ -159,7 +160,7 @@ def psnr(
     for _ in range(clips):
         film, mask = batch(rng, HEIGHT, WIDTH, frames, 1)
         device = next(vae.parameters()).device
-        with torch.autocast(device.type, torch.bfloat16):
+        with half_precision(device.type):
             back = vae.decode(vae.encode(film.to(device)).latent_dist.mode()).sample
         square = (back.float().cpu().clamp(-1, 1) - film).square() / 4
         errors.append(square.mean().item())
