@@ -12,7 +12,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kinoloom.api import agenerate, generate, image_to_video, plan, text_to_video
+    from kinoloom.api import (
+        agenerate,
+        generate,
+        generate_many,
+        image_to_video,
+        plan,
+        text_to_video,
+    )
     from kinoloom.clip import Clip
     from kinoloom.errors import KinoloomError
     from kinoloom.request import VideoRequest
@@ -23,6 +30,7 @@ __all__ = [
     "VideoRequest",
     "agenerate",
     "generate",
+    "generate_many",
     "image_to_video",
     "plan",
     "text_to_video",

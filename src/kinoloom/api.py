@@ -12,23 +12,25 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from kinoloom.config import Settings, load_settings
 from kinoloom.errors import Cancelled, InvalidRequest, Problem
 from kinoloom.request import VideoRequest
 
 if TYPE_CHECKING:
-    from kinoloom.backends.base import Backend
+    from kinoloom.backends.base import Backend, Placement
     from kinoloom.catalog.loader import Catalog
     from kinoloom.clip import Clip
     from kinoloom.jobs.progress import Event, Listener
     from kinoloom.planner.estimate import Measurement
     from kinoloom.planner.plan import Plan
+    from kinoloom.planner.resolve import Machine
     from kinoloom.remake import Remake
+    from kinoloom.request import Level
     from kinoloom.store.store import Store
 
 _SUFFIXES = {".mp4": "mp4", ".webm": "webm", ".gif": "gif"}
@@ -44,7 +46,7 @@ def plan(prompt: str | VideoRequest = "", **options: Any) -> Plan:
     settings = load_settings()
     request = _request(prompt, options)
     with Store.open(settings.home) as store:
-        return _plan(request, settings, _catalog(settings), store)
+        return _plan(request, settings, load_catalog(settings), store)
 
 
 def generate(
@@ -92,6 +94,22 @@ def image_to_video(image: str | Path, prompt: str = "", **options: Any) -> Clip:
     return generate(prompt, image=image, **options)
 
 
+def generate_many(
+    requests: Iterable[str | VideoRequest],
+    *,
+    on_progress: Listener | None = None,
+    **options: Any,
+) -> Iterator[Clip]:
+    """A clip for each prompt or request, one after the other, with `options` for all.
+
+    All are checked before the first is made, and the model is loaded once. Raises KinoloomError;
+    the clips made by then stay.
+    """
+    settings = load_settings()
+    checked = [_request(request, options) for request in requests]
+    return (run(request, settings, on_progress=on_progress) for request in checked)
+
+
 def run(
     request: VideoRequest,
     settings: Settings,
@@ -104,21 +122,20 @@ def run(
     from kinoloom.jobs.clip import make_clip
     from kinoloom.store.store import Store
 
-    catalog = _catalog(settings)
+    catalog = load_catalog(settings)
     with Store.open(settings.home) as store:
         resolved = _plan(request, settings, catalog, store)
         if on_plan is not None:
             on_plan(resolved)
-        card = catalog.get(resolved.model)
-        record = make_clip(
+        made = make_clip(
             resolved,
-            card,
+            catalog.get(resolved.model),
             backend=backend_for(resolved.backend, settings),
             store=store,
             outputs=settings.outputs,
             listener=on_progress,
         )
-    return Clip(record)
+    return Clip(made.record, reused=made.reused)
 
 
 def plan_request(request: VideoRequest, settings: Settings) -> Plan:
@@ -126,7 +143,7 @@ def plan_request(request: VideoRequest, settings: Settings) -> Plan:
     from kinoloom.store.store import Store
 
     with Store.open(settings.home) as store:
-        return _plan(request, settings, _catalog(settings), store)
+        return _plan(request, settings, load_catalog(settings), store)
 
 
 def remake(file: Path, changes: dict[str, Any], settings: Settings) -> Remake:
@@ -138,53 +155,51 @@ def remake(file: Path, changes: dict[str, Any], settings: Settings) -> Remake:
         return read_remake(file, _with_format(changes), store)
 
 
-def list_models(settings: Settings) -> tuple[list[dict[str, Any]], list[str]]:
-    """The models as JSON-ready rows with their readiness, and what is wrong with other cards."""
-    catalog = _catalog(settings)
-    rows = []
-    for card in catalog.list():
-        ready = backend_for(card.backend, settings).readiness(card)
-        rows.append(
-            {
-                "id": card.id,
-                "title": card.title,
-                "summary": card.summary,
-                "tasks": list(card.tasks),
-                "backend": card.backend,
-                "sizes": [f"{w}x{h}" for w, h in card.sizes.native],
-                "frames": [card.frames.minimum, card.frames.maximum],
-                "licence": card.licence.id,
-                "ready": ready.ready,
-                "reasons": list(ready.reasons),
-                "hints": list(ready.hints),
-            }
-        )
-    return rows, [*map(str, catalog.problems), *catalog.notices]
-
-
 def backend_for(name: str, settings: Settings) -> Backend:
     """The backend of that name; the same object each time, so that models stay loaded."""
-    return _local(settings.dtype)
+    return _local(settings)
 
 
 @lru_cache(maxsize=1)
-def _local(dtype: str) -> Backend:
+def _local(settings: Settings) -> Backend:
     from kinoloom.backends.local.backend import LocalBackend
 
-    return LocalBackend(dtype)
+    return LocalBackend(settings)
 
 
 def _plan(request: VideoRequest, settings: Settings, catalog: Catalog, store: Store) -> Plan:
-    from kinoloom.backends.local.hardware import device_label
     from kinoloom.planner import resolve
 
     return resolve.plan(
         request,
         catalog=catalog,
-        default_model=settings.default_model,
-        device=device_label(settings.device),
-        measurements=lambda model, device: measurements_of(store, model, device),
+        settings=settings,
+        machine=machine_of(settings),
+        # Asked for more than once, and nothing is rendered meanwhile.
+        measurements=cache(lambda model, device: measurements_of(store, model, device)),
     )
+
+
+def machine_of(settings: Settings) -> Machine:
+    """The device that the settings choose, and the memory that is free for a render now."""
+    from kinoloom.backends.local import hardware
+    from kinoloom.planner.resolve import Machine
+
+    device = hardware.device_label(settings.device)
+    # What this process holds is given back before something else is loaded.
+    free, ram = hardware.memory(device, ours=True), hardware.memory("cpu", ours=True)
+    return Machine(
+        device,
+        free=free[0] if free is not None else None,
+        ram=ram[0] if ram is not None else None,
+        dtype_bytes=_dtype_bytes(settings.dtype, device),
+    )
+
+
+def _dtype_bytes(dtype: str, device: str) -> int:
+    """Bytes of one number; by itself a GPU computes in half precision, a processor in full."""
+    wide = device.startswith("cpu") if dtype == "auto" else dtype == "float32"
+    return 4 if wide else 2
 
 
 def measurements_of(store: Store, model: str, device: str) -> Sequence[Measurement]:
@@ -202,12 +217,17 @@ def measurements_of(store: Store, model: str, device: str) -> Sequence[Measureme
             guidance=2.0 if m.guided else 1.0,
             seconds_per_step=m.seconds_per_step,
             overhead=m.overhead_seconds,
+            placement=cast("Placement", m.placement),
+            tiling=m.tiling,
+            acceleration=cast("Level", m.acceleration),
+            peak=m.peak_bytes,
         )
         for m in store.measurements.recent(device, model)
     ]
 
 
-def _catalog(settings: Settings) -> Catalog:
+def load_catalog(settings: Settings) -> Catalog:
+    """Kinoloom's own model cards and the user's."""
     from kinoloom.catalog.loader import Catalog
 
     return Catalog.load(settings.models)

@@ -6,21 +6,18 @@ here. Heavy imports happen inside the commands, so that ``--help`` answers at on
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from kinoloom.cli_models import models_app
+from kinoloom.outcome import FAILED, outcome, plain_view, settings_now
+
 if TYPE_CHECKING:
     from kinoloom.config import Settings
     from kinoloom.planner.plan import Plan
     from kinoloom.request import VideoRequest
-    from kinoloom.terminal import View
-
-FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
 app = typer.Typer(
     name="kinoloom",
@@ -29,7 +26,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-models_app = typer.Typer(help="The models that Kinoloom knows.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
 
 Prompt = Annotated[str, typer.Argument(help="What to show, in words.")]
@@ -46,7 +42,30 @@ Seed = Annotated[int | None, typer.Option(help="Same seed, same frames.")]
 Negative = Annotated[str | None, typer.Option(help="What should not be seen.")]
 Image = Annotated[Path | None, typer.Option(help="Picture to begin with.")]
 LastImage = Annotated[Path | None, typer.Option(help="Picture to end with; needs --image.")]
-Video = Annotated[Path | None, typer.Option(help="Video to continue.")]
+Video = Annotated[Path | None, typer.Option(help="Video to continue, or with --mask to change.")]
+Mask = Annotated[
+    Path | None, typer.Option(help="Picture or video, white where --video is made anew.")
+]
+References = Annotated[
+    list[Path] | None,
+    typer.Option("--reference", help="Picture of what appears in the clip; may be repeated."),
+]
+Keyframes = Annotated[
+    list[str] | None,
+    typer.Option("--keyframe", help="FRAME=PICTURE, counted from 0; may be repeated."),
+]
+Loras = Annotated[
+    list[str] | None,
+    typer.Option("--lora", help="NAME, PATH or OWNER/REPO[:FILE], and :WEIGHT; may be repeated."),
+]
+Preset = Annotated[str | None, typer.Option(help="Few-step preset, see `kinoloom models show`.")]
+Acceleration = Annotated[
+    str | None, typer.Option(help="lossless, or balanced or fast, which change the frames.")
+]
+Candidates = Annotated[int | None, typer.Option(help="Takes to make; the best is kept.")]
+Cache = Annotated[
+    str | None, typer.Option(help="use (a clip made before) or bypass (render it anew).")
+]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="File or folder to write.")]
 Format = Annotated[
     str | None, typer.Option("--format", help="mp4, webm, gif or png (a folder of frames).")
@@ -86,6 +105,14 @@ def generate(
     image: Image = None,
     last_image: LastImage = None,
     video: Video = None,
+    mask: Mask = None,
+    reference: References = None,
+    keyframe: Keyframes = None,
+    lora: Loras = None,
+    preset: Preset = None,
+    acceleration: Acceleration = None,
+    candidates: Candidates = None,
+    cache: Cache = None,
     output: Output = None,
     format_: Format = None,
     from_: From = None,
@@ -116,14 +143,22 @@ def generate(
         "image": image,
         "last_image": last_image,
         "video": video,
+        "mask": mask,
+        "references": reference or None,
+        "keyframes": keyframe or None,
+        "loras": lora or None,
+        "preset": preset,
+        "acceleration": acceleration,
+        "candidates": candidates,
+        "cache": cache,
         "output": output,
         "format": format_,
     }
     view = view_for(as_json, quiet)
-    with _outcome(view):
+    with outcome(view):
         from kinoloom import api
 
-        settings = _settings()
+        settings = settings_now()
         request, key = _request(values, from_, settings)
         if dry_run:
             view.plan(api.plan_request(request, settings))
@@ -136,6 +171,64 @@ def generate(
 
         clip = api.run(request, settings, on_plan=on_plan, on_progress=view.progress)
         view.done(clip, _remake_remarks(key, planned[0], values))
+
+
+@app.command()
+def batch(
+    file: Annotated[Path, typer.Argument(help="A prompt a line; - reads standard input.")],
+    model: Model = None,
+    tier: Tier = None,
+    size: Size = None,
+    frames: Frames = None,
+    steps: Steps = None,
+    guidance: Guidance = None,
+    seed: Seed = None,
+    negative: Negative = None,
+    lora: Loras = None,
+    preset: Preset = None,
+    acceleration: Acceleration = None,
+    candidates: Candidates = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder to write to.")
+    ] = None,
+    format_: Format = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON event a line.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the paths.")] = False,
+) -> None:
+    """Make a video of each prompt in a file, with the model loaded once.
+
+    Empty lines and lines that begin with # are left out. All prompts are checked before the first
+    is rendered; what is finished when it stops stays.
+    """
+    from kinoloom.terminal import view_for
+
+    values = {
+        "model": model,
+        "tier": tier,
+        "size": size,
+        "frames": frames,
+        "steps": steps,
+        "guidance": guidance,
+        "seed": seed,
+        "negative": negative,
+        "loras": lora or None,
+        "preset": preset,
+        "acceleration": acceleration,
+        "candidates": candidates,
+        "output": output,
+        "format": format_,
+    }
+    view = view_for(as_json, quiet)
+    with outcome(view):
+        from kinoloom import api
+        from kinoloom.prompts import read_prompts
+
+        settings = settings_now()
+        if output is not None:
+            output.mkdir(parents=True, exist_ok=True)
+        requests = [api.build_request(prompt=prompt, **values) for prompt in read_prompts(file)]
+        for request in requests:
+            view.done(api.run(request, settings, on_plan=view.plan, on_progress=view.progress))
 
 
 @app.command()
@@ -155,10 +248,18 @@ def plan(
     image: Image = None,
     last_image: LastImage = None,
     video: Video = None,
+    mask: Mask = None,
+    reference: References = None,
+    keyframe: Keyframes = None,
+    lora: Loras = None,
+    preset: Preset = None,
+    acceleration: Acceleration = None,
+    candidates: Candidates = None,
+    cache: Cache = None,
     as_json: AsJson = False,
 ) -> None:
     """Show what `generate` would run for a prompt, and why, without running it."""
-    with _outcome(_view(as_json)):
+    with outcome(plain_view(as_json)):
         from kinoloom import api, tables
         from kinoloom.terminal import write_json
 
@@ -178,8 +279,16 @@ def plan(
             image=image,
             last_image=last_image,
             video=video,
+            mask=mask,
+            references=reference or None,
+            keyframes=keyframe or None,
+            loras=lora or None,
+            preset=preset,
+            acceleration=acceleration,
+            candidates=candidates,
+            cache=cache,
         )
-        resolved = api.plan_request(request, _settings())
+        resolved = api.plan_request(request, settings_now())
         if as_json:
             write_json(resolved.model_dump(mode="json"))
         else:
@@ -189,7 +298,7 @@ def plan(
 @app.command()
 def show(file: File, as_json: AsJson = False) -> None:
     """Show how a video was made, from what Kinoloom wrote into it."""
-    with _outcome(_view(as_json)):
+    with outcome(plain_view(as_json)):
         from kinoloom import tables
         from kinoloom.errors import InvalidMedia
         from kinoloom.media.settings import read_settings
@@ -211,7 +320,7 @@ def show(file: File, as_json: AsJson = False) -> None:
 @app.command()
 def score(file: File, as_json: AsJson = False) -> None:
     """Measure the quality of any video, 0 (bad) to 1 (good)."""
-    with _outcome(_view(as_json)):
+    with outcome(plain_view(as_json)):
         from kinoloom import tables
         from kinoloom.media.reader import probe, read_frames
         from kinoloom.quality.score import score as measure
@@ -227,29 +336,15 @@ def score(file: File, as_json: AsJson = False) -> None:
             tables.show_scores(file, info.frames, info.fps, scores)
 
 
-@models_app.command("list")
-def models_list(as_json: AsJson = False) -> None:
-    """List the models, what they can do, and whether they can run here."""
-    with _outcome(_view(as_json)):
-        from kinoloom import api, tables
-        from kinoloom.terminal import write_json
-
-        rows, problems = api.list_models(_settings())
-        if as_json:
-            write_json({"models": rows, "problems": problems})
-        else:
-            tables.show_models(rows, problems)
-
-
 @app.command()
 def doctor(as_json: AsJson = False) -> None:
     """Check whether this machine is ready, and say what to do where it is not."""
-    with _outcome(_view(as_json)):
+    with outcome(plain_view(as_json)):
         from kinoloom import tables
         from kinoloom.doctor import examine
         from kinoloom.terminal import write_json
 
-        checks = examine(_settings())
+        checks = examine(settings_now())
         if as_json:
             write_json({"checks": [c.as_dict() for c in checks]})
         else:
@@ -262,18 +357,6 @@ def main() -> NoReturn:
     """The entry point of the `kinoloom` command."""
     app()
     raise SystemExit(0)
-
-
-def _settings() -> Settings:
-    from kinoloom.config import load_settings
-
-    return load_settings()
-
-
-def _view(as_json: bool) -> View:
-    from kinoloom.terminal import view_for
-
-    return view_for(as_json, quiet=not as_json)
 
 
 def _request(
@@ -295,24 +378,3 @@ def _remake_remarks(key: str | None, plan: Plan, values: dict[str, Any]) -> tupl
     if key is None or not unchanged or key == plan.key:
         return ()
     return ("note: the model or its weights have changed since, so the frames may differ",)
-
-
-@contextmanager
-def _outcome(view: View) -> Iterator[None]:
-    """Turn how a command ends into what is shown and the exit code."""
-    from kinoloom.errors import Cancelled, InvalidRequest, KinoloomError
-
-    def stop(number: int, frame: object) -> NoReturn:
-        raise KeyboardInterrupt
-
-    previous = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    except KinoloomError as error:
-        view.failed(error)
-        raise typer.Exit(USAGE if isinstance(error, InvalidRequest) else FAILED) from None
-    except KeyboardInterrupt:
-        view.failed(Cancelled("Interrupted; nothing partial was left behind."))
-        raise typer.Exit(INTERRUPTED) from None
-    finally:
-        signal.signal(signal.SIGTERM, previous)

@@ -15,11 +15,12 @@ class Clip:
 
     `path` is the file (a folder for a PNG sequence), `size` width and height in pixels, `fps`
     frames a second, `scores` the quality measures from 0 to 1, `record` everything that is known
-    of how it was made.
+    of how it was made; `reused` is whether the very same clip was there already.
     """
 
-    def __init__(self, record: ClipRecord) -> None:
+    def __init__(self, record: ClipRecord, *, reused: bool = False) -> None:
         self.record = record
+        self.reused = reused
         self.path = Path(record.path)
         self.size = record.width, record.height
         self.fps = record.fps

@@ -11,8 +11,17 @@ import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
+from urllib.parse import parse_qs, urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+)
 
 from kinoloom.errors import InvalidRequest, Problem, nearest_names
 
@@ -23,6 +32,15 @@ MAX_FILE_BYTES = 1_000_000
 
 DType = Literal["auto", "float32", "float16", "bfloat16"]
 _DEVICES = ("auto", "cpu", "cuda", "mps")
+_CACHE_OPTIONS = {
+    "db",
+    "password",
+    "ssl_ca_certs",
+    "ssl_cert_reqs",
+    "ssl_certfile",
+    "ssl_check_hostname",
+    "ssl_keyfile",
+}
 
 
 def _path(value: Any) -> Any:
@@ -50,6 +68,42 @@ def _device(name: str) -> str:
     return name
 
 
+def _folders(value: Any) -> Any:
+    """A list of folders; as text they are separated as in the variable PATH."""
+    if isinstance(value, str):
+        value = [part for part in value.split(os.pathsep) if part.strip()]
+    if not isinstance(value, list | tuple):
+        raise ValueError("no list")
+    return tuple(value)
+
+
+def _bytes(value: Any) -> Any:
+    """A number of bytes, or text of a number and its unit (``12GB``), as bytes."""
+    if isinstance(value, bool):
+        raise ValueError("no size")
+    if not isinstance(value, str):
+        return value
+    found = re.fullmatch(r"(\d{1,15}(?:\.\d{1,9})?) ?([kmgt]?)(i?)b?", value.strip().lower())
+    if found is None:
+        raise ValueError("no size")
+    number, unit, binary = found.groups()
+    return int(float(number) * (1024 if binary else 1000) ** " kmgt".index(unit or " "))
+
+
+def _cache_url(secret: SecretStr | None) -> SecretStr | None:
+    if secret is None:
+        return None
+    url = urlsplit(secret.get_secret_value())  # ValueError: a bracket too many
+    wanted = url.path if url.scheme == "unix" else url.hostname
+    if url.scheme not in ("redis", "rediss", "unix") or not wanted:
+        raise ValueError("no address of a Redis server")
+    if url.scheme != "unix" and not re.fullmatch(r"(/\d{0,9})?", url.path):
+        raise ValueError("no database number")
+    if url.port == 0 or set(parse_qs(url.query)) - _CACHE_OPTIONS:  # ValueError: no port number
+        raise ValueError("no such port or option")
+    return secret
+
+
 def _default_home() -> Path:
     import platformdirs
 
@@ -62,7 +116,9 @@ Folder = Annotated[Path, BeforeValidator(_path), AfterValidator(_folder)]
 class Settings(BaseModel):
     """What a user may set; each description says what is allowed."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True
+    )
 
     home: Annotated[Folder, AfterValidator(Path.absolute)] = Field(
         default_factory=_default_home,
@@ -76,11 +132,36 @@ class Settings(BaseModel):
         default_factory=lambda data: data.get("home", Path()) / "cards",
         description="a folder, where your own model cards are",
     )
+    model_roots: Annotated[tuple[Folder, ...], BeforeValidator(_folders)] = Field(
+        default=(),
+        description="a list of folders with models in diffusers' layout, as in OWNER/NAME or NAME",
+    )
+    comfyui: Annotated[Path | None, BeforeValidator(_path)] = Field(
+        default=None,
+        description="the folder of ComfyUI, or its extra_model_paths.yaml",
+    )
     device: Annotated[str, AfterValidator(_device)] = Field(
         default="auto",
         description="auto, cpu, cuda, cuda:0 (or another number) or mps",
     )
     dtype: DType = Field(default="auto", description="auto, float32, float16 or bfloat16")
+    memory_budget: Annotated[int | None, Field(gt=0), BeforeValidator(_bytes)] = Field(
+        default=None,
+        description="how much of the device's memory may be used: 12GB, 500 MB, 8GiB or bytes",
+    )
+    cache_url: Annotated[SecretStr | None, AfterValidator(_cache_url)] = Field(
+        default=None,
+        description="the address of a Redis server: redis://[user:password@]host[:port][/number],"
+        " rediss://... or unix:///path",
+    )
+    cache_size: Annotated[int, Field(ge=0), BeforeValidator(_bytes)] = Field(
+        default=2 * 1024**3,
+        description="how much the cache of embeddings may hold: 2GiB, 500 MB or bytes",
+    )
+    cache_ttl: Annotated[int, Field(ge=1, le=365 * 86_400)] = Field(
+        default=3600,
+        description="the seconds after which a Redis server drops what nobody used",
+    )
     default_model: Annotated[str, Field(min_length=1, max_length=200)] = Field(
         default="spark", description="the name of a model card (`kinoloom models list`)"
     )
@@ -170,13 +251,22 @@ def _read(file: Path) -> dict[str, Any]:
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise unusable("the file", content, f"lines of `key: value` with the keys {names}")
+        shown = _without_secrets("", content)
+        raise unusable("the file", shown, f"lines of `key: value` with the keys {names}")
     return content
 
 
 def _relative_to(folder: Path, key: str, value: Any) -> Any:
     """A relative folder from a settings file as seen from where that file lies."""
-    if key not in ("home", "outputs", "models") or not isinstance(value, str) or not value.strip():
+    if key == "model_roots":
+        if isinstance(value, str):
+            value = value.split(os.pathsep)
+        if isinstance(value, list):
+            return [_relative_to(folder, "models", v) for v in value]
+        return value
+    if key not in ("home", "outputs", "models", "comfyui"):
+        return value
+    if not isinstance(value, str) or not value.strip():
         return value
     path = Path(value).expanduser() if "\0" not in value else Path(value)
     return path if path.is_absolute() else folder / path
@@ -185,7 +275,19 @@ def _relative_to(folder: Path, key: str, value: Any) -> Any:
 def _unknown(where: str, key: str, value: Any) -> Problem:
     names = list(Settings.model_fields)
     near = nearest_names(key, names, count=1)
-    return Problem(where, value, "one of " + ", ".join(names), near[0] if near else None)
+    return Problem(
+        where, _without_secrets(key, value), "one of " + ", ".join(names), near[0] if near else None
+    )
+
+
+def _without_secrets(key: str, value: Any) -> Any:
+    """The value as it may be shown: of an address, user and password are left out."""
+    text = str(value.get_secret_value() if isinstance(value, SecretStr) else value)
+    if key != "cache_url" and "://" not in text:
+        return value
+    # Bluntly all that may belong to them, since a mistyped address can be cut anywhere.
+    text = re.sub(r".*@", "***@", text, flags=re.DOTALL)
+    return re.sub(r"password.*", "password***", text, flags=re.DOTALL)
 
 
 def _problems(error: ValidationError, origins: dict[str, str]) -> list[Problem]:
@@ -201,7 +303,7 @@ def _problems(error: ValidationError, origins: dict[str, str]) -> list[Problem]:
         problems.append(
             Problem(
                 origins.get(key, key),
-                str(value) if isinstance(value, Path) else value,
+                str(value) if isinstance(value, Path) else _without_secrets(key, value),
                 Settings.model_fields[key].description or "",
                 near[0] if near else None,
             )

@@ -42,8 +42,12 @@ def _guarded(name: str, check: Callable[[], Check]) -> Check:
     try:
         return check()
     except KinoloomError as error:
-        hint = error.hints[0] if error.hints else ""
-        return Check(name, "failed", f"{error.message} {error.cause}".strip(), hint)
+        return _failed(name, error)
+
+
+def _failed(name: str, error: KinoloomError) -> Check:
+    hint = error.hints[0] if error.hints else ""
+    return Check(name, "failed", f"{error.message} {error.cause}".strip(), hint)
 
 
 def _python() -> Check:
@@ -78,11 +82,16 @@ def _device(settings: Settings) -> Check:
 
 
 def _backend(settings: Settings) -> list[Check]:
-    from kinoloom.api import list_models
+    from kinoloom.models import list_models
 
-    rows, problems = list_models(settings)
+    try:
+        rows, problems = list_models(settings)
+    except KinoloomError as error:  # the settings or the store tell where weights are
+        return [_failed("models", error)]
     checks = []
-    for row in rows:
+    # What was never downloaded is nothing that is wrong with this machine.
+    wanted = [row for row in rows if not any("models pull" in hint for hint in row["hints"])]
+    for row in wanted:
         detail = "ready: " + ", ".join(row["tasks"]) if row["ready"] else "; ".join(row["reasons"])
         hint = row["hints"][0] if row["hints"] else ""
         state: Literal["ok", "failed"] = "ok" if row["ready"] else "failed"
@@ -94,20 +103,27 @@ def _backend(settings: Settings) -> list[Check]:
 def _codecs() -> Check:
     import av
 
-    missing = [name for name in ("libx264", "libvpx-vp9") if name not in av.codecs_available]
+    wanted = ("libx264", "libvpx-vp9", "aac", "libopus")
+    missing = [name for name in wanted if name not in av.codecs_available]
     if missing:
         hint = "install PyAV from its wheel: pip install --force-reinstall --only-binary=av av"
         return Check("codecs", "failed", f"PyAV lacks {', '.join(missing)}", hint)
-    return Check("codecs", "ok", f"PyAV {av.__version__} with H.264 and VP9")
+    return Check("codecs", "ok", f"PyAV {av.__version__} with H.264, VP9, AAC and Opus")
 
 
 def _store(settings: Settings) -> Check:
+    from kinoloom.store.statistics import hit_rate
     from kinoloom.store.store import Store
 
     with Store.open(settings.home) as store:
         newest = store.clips.list(limit=1)
+        totals = store.statistics.totals()
     last = f"newest clip {newest[0].created_at:%Y-%m-%d %H:%M} UTC" if newest else "no clips yet"
-    return Check("store", "ok", f"{settings.home}, {last}")
+    rate = hit_rate(totals)
+    known = f"; {rate:.0%} of the prompts' embeddings came from the cache" if rate else ""
+    reused = totals.get("clips.reused", 0)
+    again = f"; {reused} clips were there already when asked for again" if reused else ""
+    return Check("store", "ok", f"{settings.home}, {last}{known}{again}")
 
 
 def _place(name: str, folder: Path) -> Check:

@@ -21,6 +21,8 @@ class ErrorKind(StrEnum):
     INVALID_MEDIA = "invalid_media"
     MODEL_NOT_FOUND = "model_not_found"
     MODEL_BROKEN = "model_broken"
+    LICENCE_NOT_ACCEPTED = "licence_not_accepted"
+    DOWNLOAD_FAILED = "download_failed"
     MISSING_PACKAGE = "missing_package"
     INSUFFICIENT_VRAM = "insufficient_vram"
     OUTPUT_FAILED = "output_failed"
@@ -115,6 +117,18 @@ class ModelBroken(KinoloomError):
     """The model's files are there but cannot be loaded."""
 
     kind = ErrorKind.MODEL_BROKEN
+
+
+class LicenceNotAccepted(KinoloomError):
+    """The model's licence asks for something that the user has not done yet."""
+
+    kind = ErrorKind.LICENCE_NOT_ACCEPTED
+
+
+class DownloadFailed(KinoloomError):
+    """A model cannot be downloaded: no network, no access, or what arrives is not what it is."""
+
+    kind = ErrorKind.DOWNLOAD_FAILED
 
 
 class MissingPackage(KinoloomError):

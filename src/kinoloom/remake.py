@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from kinoloom.store.store import Store
 
 _TAKEN = ("model", "prompt", "negative", "frames", "fps", "steps", "guidance", "seed")
-_PICTURES = ("image", "last_image")
+_PICTURES = ("image", "last_image", "references", "keyframes")
+_ASKED = ("loras", "preset", "acceleration")
 _REPLACES = {"duration": "frames", "tier": "steps"}
 
 
@@ -52,6 +53,7 @@ def read_remake(path: Path, changes: Mapping[str, Any], store: Store) -> Remake:
     asked = plan.get("request")
     if isinstance(asked, dict):
         values["tier"], values["format"] = asked.get("tier", "auto"), asked.get("format", "mp4")
+        values |= {name: asked[name] for name in _ASKED if asked.get(name)}
     wanted = {name: value for name, value in changes.items() if value is not None}
     values |= _inputs(path, plan.get("inputs"), _kept(wanted), store)
     for new, old in _REPLACES.items():
@@ -62,34 +64,47 @@ def read_remake(path: Path, changes: Mapping[str, Any], store: Store) -> Remake:
 
 
 def _kept(wanted: Mapping[str, Any]) -> tuple[str, ...]:
-    """The inputs that stay those of the clip: a new picture leaves the other, and no video."""
+    """The inputs that stay those of the clip: a new picture leaves the others, and no video."""
     if "video" in wanted:
         return ()
     pictures = tuple(name for name in _PICTURES if name not in wanted)
-    return pictures if len(pictures) < len(_PICTURES) else (*pictures, "video")
+    films = () if {"image", "last_image"} & wanted.keys() else ("video", "mask")
+    return (*pictures, *(name for name in films if name not in wanted))
 
 
-def _inputs(path: Path, inputs: object, names: tuple[str, ...], store: Store) -> dict[str, Path]:
+def _inputs(path: Path, inputs: object, names: tuple[str, ...], store: Store) -> dict[str, Any]:
     """The pictures and video of a clip: from the store, else where they were, if unchanged."""
-    found: dict[str, Path] = {}
+    found: dict[str, Any] = {}
     if not isinstance(inputs, dict):
         return found
     for name in names:
         entry = inputs.get(name)
-        if not isinstance(entry, dict):
-            continue
-        digest, place = str(entry.get("digest", "")), Path(str(entry.get("path", "")))
-        try:
-            place = store.assets.path(digest)
-        except InvalidMedia:
-            if not _holds(place, digest):
-                raise InvalidMedia(
-                    f"The {name.replace('_', ' ')} that {path} was made from is not here any more.",
-                    cause=f"it was {place}",
-                    hints=[f"give it again with --{name.replace('_', '-')} FILE"],
-                ) from None
-        found[name] = place
+        if isinstance(entry, dict):
+            found[name] = _place(path, name, entry, store)
+        elif isinstance(entry, list) and name == "references":
+            found[name] = [_place(path, name, e, store) for e in entry if isinstance(e, dict)]
+        elif isinstance(entry, list) and name == "keyframes":
+            pairs = [(e.get("index"), e.get("image")) for e in entry if isinstance(e, dict)]
+            found[name] = [
+                (i, _place(path, name, e, store)) for i, e in pairs if isinstance(e, dict)
+            ]
     return found
+
+
+def _place(path: Path, name: str, entry: Mapping[str, Any], store: Store) -> Path:
+    """Where an input of the clip in `path` is now; InvalidMedia when it is nowhere."""
+    digest, place = str(entry.get("digest", "")), Path(str(entry.get("path", "")))
+    try:
+        return store.assets.path(digest)
+    except InvalidMedia:
+        if _holds(place, digest):
+            return place
+    option = name.removesuffix("s").replace("_", "-")
+    raise InvalidMedia(
+        f"The {name.replace('_', ' ')} that {path} was made from is not here any more.",
+        cause=f"it was {place}",
+        hints=[f"give it again with --{option} FILE"],
+    )
 
 
 def _holds(place: Path, digest: str) -> bool:

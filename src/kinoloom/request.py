@@ -8,49 +8,35 @@ model can do is the planner's question, and the planner adjusts where this modul
 from __future__ import annotations
 
 import difflib
-import math
-import operator
-import re
-import unicodedata
 from collections.abc import Callable, Mapping
-from numbers import Real
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from kinoloom import request_checks as check
 from kinoloom.errors import InvalidRequest, Problem
+from kinoloom.lora_request import LoraRequest
+from kinoloom.request_checks import (
+    MAX_CANDIDATES,
+    MAX_DURATION,
+    MAX_FPS,
+    MAX_FRAMES,
+    MAX_GUIDANCE,
+    MAX_PROMPT,
+    MAX_SEED,
+    MAX_SIDE,
+    MAX_STEPS,
+    MIN_DURATION,
+    MIN_FPS,
+    MIN_SIDE,
+)
 
-Task = Literal["t2v", "i2v", "flf2v", "extend"]
+Task = Literal["t2v", "i2v", "flf2v", "extend", "inpaint", "r2v"]
 Tier = Literal["preview", "standard", "premium", "auto"]
 Format = Literal["mp4", "webm", "gif", "png"]
-
-MAX_PROMPT = 2000
-"""Characters of a prompt. Text encoders read 77 to 512 tokens; the longest of them hold about
-2000 characters of English, and what follows is cut off unseen."""
-MIN_SIDE, MAX_SIDE = 16, 8192
-MAX_FRAMES = 100_000
-MIN_DURATION, MAX_DURATION = 0.01, 3600.0
-MIN_FPS, MAX_FPS = 1.0, 120.0
-MAX_STEPS = 200
-MAX_GUIDANCE = 50.0
-MAX_SEED = 2**63 - 1
-"""The largest seed that torch.Generator.manual_seed takes as a positive number."""
-
-SIZE_NAMES: Mapping[str, tuple[int, int]] = {
-    "240p": (426, 240),
-    "360p": (640, 360),
-    "480p": (848, 480),
-    "540p": (960, 540),
-    "720p": (1280, 720),
-    "1080p": (1920, 1080),
-}
-"""Names of landscape 16:9 sizes, width and height in pixels."""
-
-_SIZE_ALLOWED = (
-    f"WIDTHxHEIGHT with sides from {MIN_SIDE} to {MAX_SIDE}, or one of {', '.join(SIZE_NAMES)}"
-)
-_NAME_LENGTH = 200
+Level = Literal["lossless", "balanced", "fast"]
+Caching = Literal["use", "bypass"]
 
 
 class VideoRequest(BaseModel):
@@ -71,7 +57,14 @@ class VideoRequest(BaseModel):
         steps: denoising steps; 0 fits them to the prompt, None lets the tier decide.
         guidance: how strongly the prompt is followed, 0 to 50.
         seed: same seed, same frames; None draws one.
-        image, last_image, video: inputs; they decide the `task`.
+        image, last_image, video, mask, references, keyframes: inputs; they decide the `task`. The
+            mask is white where the video is to be made anew; references show what appears in the
+            clip; a keyframe is a frame counted from 0 and the picture that the clip shows there.
+        loras: LoRAs with weights; also as text such as "film-look:0.8".
+        preset: a few-step preset of the model.
+        acceleration: what may change the frames for speed: nothing, a little, more.
+        candidates: takes to make, of which the best by quality is kept; the first has `seed`.
+        cache: `bypass` renders anew what was rendered before.
         format, output: what the result is written as, and where.
     """
 
@@ -98,6 +91,14 @@ class VideoRequest(BaseModel):
     image: Path | None = None
     last_image: Path | None = None
     video: Path | None = None
+    mask: Path | None = None
+    references: tuple[Path, ...] = ()
+    keyframes: tuple[tuple[int, Path], ...] = ()
+    loras: tuple[LoraRequest, ...] = ()
+    preset: str | None = None
+    acceleration: Level = "lossless"
+    candidates: int = Field(default=1, ge=1, le=MAX_CANDIDATES)
+    cache: Caching = "use"
     format: Format = "mp4"
     output: Path | None = None
 
@@ -105,10 +106,12 @@ class VideoRequest(BaseModel):
     def task(self) -> Task:
         """What is asked for, as it follows from the inputs given."""
         if self.video is not None:
-            return "extend"
+            return "extend" if self.mask is None else "inpaint"
         if self.last_image is not None:
             return "flf2v"
-        return "t2v" if self.image is None else "i2v"
+        if self.image is not None or self.keyframes:
+            return "i2v"
+        return "r2v" if self.references else "t2v"
 
     @classmethod
     def checked(cls, **values: Any) -> VideoRequest:
@@ -132,33 +135,28 @@ class VideoRequest(BaseModel):
         return clean
 
 
-class _Wrong(Exception):
-    """A field's value is not allowed; carries what is, and the nearest valid value."""
-
-    def __init__(self, allowed: str, nearest: Any = None) -> None:
-        super().__init__(allowed)
-        self.allowed = allowed
-        self.nearest = nearest
-
-
 def _examine(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
     """The values in their proper types, and every mistake among them."""
     clean: dict[str, Any] = {}
     problems: list[Problem] = []
     for name, value in values.items():
-        check = _CHECKS.get(name)
-        if check is None:
+        test = _CHECKS.get(name)
+        if test is None:
             close = difflib.get_close_matches(str(name), list(_CHECKS), n=1, cutoff=0.5)
             allowed = "one of the fields " + ", ".join(_CHECKS)
-            problems.append(Problem(str(name), _shown(value), allowed, close[0] if close else None))
+            problems.append(
+                Problem(str(name), check.shown(value), allowed, close[0] if close else None)
+            )
             continue
         if value is None and name in _OPTIONAL:
             clean[name] = None
             continue
+        if name in _SEVERAL and (value is None or value == () or value == []):
+            continue
         try:
-            clean[name] = check(value)
-        except _Wrong as wrong:
-            problems.append(Problem(name, _shown(value), wrong.allowed, wrong.nearest))
+            clean[name] = test(value)
+        except check.Wrong as wrong:
+            problems.append(Problem(name, check.shown(value), wrong.allowed, wrong.nearest))
     problems.extend(_conflicts(clean, values))
     return clean, problems
 
@@ -166,184 +164,59 @@ def _examine(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
 def _conflicts(clean: Mapping[str, Any], values: Mapping[str, Any]) -> list[Problem]:
     """The mistakes that lie between fields; a field that is wrong in itself still counts."""
     problems = []
-    given = {name for name, value in values.items() if value is not None}
+    given = {n for n, v in values.items() if v is not None and not (n in _SEVERAL and not v)}
     prompt = clean.get("prompt", None if "prompt" in values else "")
-    if prompt == "" and not given & {"image", "video"}:
+    if prompt == "" and not given & {"image", "video", "keyframes"}:
         allowed = f"1 to {MAX_PROMPT} characters, or an image or a video to start from"
         problems.append(Problem("prompt", prompt, allowed))
     if {"frames", "duration"} <= given:
         allowed = "either frames or duration, not both"
-        problems.append(Problem("duration", _shown(values["duration"]), allowed))
+        problems.append(Problem("duration", check.shown(values["duration"]), allowed))
     if "video" in given:
+        what = "made anew where the mask is white" if "mask" in given else "continued from its end"
         for name in ("image", "last_image"):
             if name in given:
-                allowed = "nothing beside a video, which is continued from its own last frames"
-                problems.append(Problem(name, _shown(values[name]), allowed))
-    elif "last_image" in given and "image" not in given:
+                allowed = f"nothing beside a video, which is {what}"
+                problems.append(Problem(name, check.shown(values[name]), allowed))
+    elif "mask" in given:
+        allowed = "a mask only together with a video"
+        problems.append(Problem("mask", check.shown(values["mask"]), allowed))
+    if "video" not in given and "last_image" in given and "image" not in given:
         allowed = "a last image only together with a first one in `image`"
-        problems.append(Problem("last_image", _shown(values["last_image"]), allowed))
+        problems.append(Problem("last_image", check.shown(values["last_image"]), allowed))
     return problems
 
 
-def _shown(value: Any) -> Any:
-    """A value as an error may repeat it: short, and something that JSON can hold."""
-    if isinstance(value, int) and value.bit_length() > 64:
-        return f"a number of {value.bit_length()} bits"  # Python may refuse to print it
-    if value is None or isinstance(value, bool | int):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
-    text = value if isinstance(value, str) else str(value)
-    text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
-    return text if len(text) <= 48 else f"{text[:40]}... ({len(text)} characters)"
-
-
-def _text(value: Any) -> str:
-    """A prompt with its line breaks as spaces."""
-    if not isinstance(value, str):
-        raise _Wrong(f"text of at most {MAX_PROMPT} characters")
-    text = re.sub(r"[\t\r\n]+", " ", value).strip()
-    if len(text) > MAX_PROMPT:
-        over = len(text) - MAX_PROMPT
-        raise _Wrong(
-            f"at most {MAX_PROMPT} characters; this has {len(text)}"
-            f" ({len(text.split())} words), {over} too many"
-        )
-    # Cc: control characters. Cs: half of a surrogate pair, which no file or encoder can hold.
-    bad = sorted({c for c in text if unicodedata.category(c) in ("Cc", "Cs")})
-    if bad:
-        found = ", ".join(f"U+{ord(c):04X}" for c in bad[:5])
-        cleaned = "".join(c for c in text if c not in bad)
-        raise _Wrong(f"text without control characters; found {found}", _shown(cleaned))
-    return text
-
-
-def _name(value: Any) -> str:
-    """The id of a model or a backend; whether it exists is the planner's question."""
-    allowed = f"a name of 1 to {_NAME_LENGTH} printable characters"
-    if not isinstance(value, str):
-        raise _Wrong(allowed)
-    name = value.strip()
-    if not name or len(name) > _NAME_LENGTH or not name.isprintable():
-        raise _Wrong(allowed)
-    return name
-
-
-def _choice(choices: tuple[str, ...]) -> Callable[[Any], str]:
-    def check(value: Any) -> str:
-        if isinstance(value, str) and value in choices:
-            return value
-        close = difflib.get_close_matches(str(value)[:32].lower(), choices, n=1, cutoff=0.4)
-        raise _Wrong("one of " + ", ".join(choices), close[0] if close else None)
-
-    return check
-
-
-def _as_number(value: Any) -> float | None:
-    """A finite number, or None for what is none; text that reads as one is a suggestion only."""
-    if isinstance(value, bool):
-        return None
-    try:
-        number = float(value) if isinstance(value, Real | str) else math.nan
-    except (ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None
-
-
-def _whole(low: int, high: int) -> Callable[[Any], int]:
-    def check(value: Any) -> int:
-        allowed = f"a whole number from {low} to {high}"
-        number = _as_number(value)
-        if number is None:
-            # An integer beyond what a float holds is still a number, and has a nearest one.
-            if isinstance(value, int) and not isinstance(value, bool):
-                raise _Wrong(allowed, high if value > 0 else low)
-            raise _Wrong(allowed)
-        try:
-            exact = operator.index(value)  # a seed near 2**63 would lose digits as a float
-        except TypeError:
-            exact = round(number)
-        nearest = min(max(exact, low), high)
-        if isinstance(value, str) or nearest != value:
-            raise _Wrong(allowed, nearest)
-        return int(nearest)
-
-    return check
-
-
-def _number(low: float, high: float, unit: str = "") -> Callable[[Any], float]:
-    def check(value: Any) -> float:
-        allowed = f"a number from {low:g} to {high:g}{unit}"
-        number = _as_number(value)
-        if number is None:
-            raise _Wrong(allowed)
-        nearest = min(max(number, low), high)
-        if isinstance(value, str) or nearest != number:
-            raise _Wrong(allowed, nearest)
-        return nearest
-
-    return check
-
-
-def _size(value: Any) -> tuple[int, int]:
-    """Width and height from a pair, from "512x320" or from a name such as "720p"."""
-    sides: list[Any]
-    if isinstance(value, str):
-        text = value.strip().lower()
-        if text in SIZE_NAMES:
-            return SIZE_NAMES[text]
-        match = re.fullmatch(r"(-?\d{1,9}) ?[x\u00d7*, ] ?(-?\d{1,9})", text)
-        if match is None:
-            close = difflib.get_close_matches(text[:32], list(SIZE_NAMES), n=1, cutoff=0.5)
-            raise _Wrong(_SIZE_ALLOWED, close[0] if close else None)
-        sides = [int(match[1]), int(match[2])]
-    elif isinstance(value, list | tuple) and len(value) == 2:
-        sides = list(value)
-    else:
-        raise _Wrong(_SIZE_ALLOWED)
-    side = _whole(MIN_SIDE, MAX_SIDE)
-    try:
-        return side(sides[0]), side(sides[1])
-    except _Wrong:
-        numbers = [_as_number(s) for s in sides]
-        if None in numbers:
-            raise _Wrong(_SIZE_ALLOWED) from None
-        width, height = (min(max(round(n or 0), MIN_SIDE), MAX_SIDE) for n in numbers)
-        raise _Wrong(_SIZE_ALLOWED, f"{width}x{height}") from None
-
-
-def _path(value: Any) -> str:
-    """A path as text, which pydantic makes a Path of also where it reads JSON.
-
-    Whether something is there is found out when it is opened.
-    """
-    allowed = "the path of a file or folder"
-    if not isinstance(value, str | Path):
-        raise _Wrong(allowed)
-    text = str(value)
-    # Path("") is ".", which nobody means as a picture or as a result.
-    if text in ("", ".") or not text.strip() or "\0" in text:
-        raise _Wrong(allowed)
-    return text
-
-
 _CHECKS: Mapping[str, Callable[[Any], Any]] = {
-    "prompt": _text,
-    "negative": _text,
-    "model": _name,
-    "backend": _name,
-    "tier": _choice(get_args(Tier)),
-    "size": _size,
-    "frames": _whole(1, MAX_FRAMES),
-    "duration": _number(MIN_DURATION, MAX_DURATION, " seconds"),
-    "fps": _number(MIN_FPS, MAX_FPS),
-    "steps": _whole(0, MAX_STEPS),
-    "guidance": _number(0.0, MAX_GUIDANCE),
-    "seed": _whole(0, MAX_SEED),
-    "image": _path,
-    "last_image": _path,
-    "video": _path,
-    "format": _choice(get_args(Format)),
-    "output": _path,
+    "prompt": check.text,
+    "negative": check.text,
+    "model": check.name,
+    "backend": check.name,
+    "tier": check.choice(get_args(Tier)),
+    "size": check.size,
+    "frames": check.whole(1, MAX_FRAMES),
+    "duration": check.number(MIN_DURATION, MAX_DURATION, " seconds"),
+    "fps": check.number(MIN_FPS, MAX_FPS),
+    "steps": check.whole(0, MAX_STEPS),
+    "guidance": check.number(0.0, MAX_GUIDANCE),
+    "seed": check.whole(0, MAX_SEED),
+    "image": check.path,
+    "last_image": check.path,
+    "video": check.path,
+    "mask": check.path,
+    "references": check.paths,
+    "keyframes": check.keyframes,
+    "loras": check.loras,
+    "preset": check.name,
+    "acceleration": check.choice(get_args(Level)),
+    "candidates": check.whole(1, MAX_CANDIDATES),
+    "cache": check.choice(get_args(Caching)),
+    "format": check.choice(get_args(Format)),
+    "output": check.path,
 }
-_OPTIONAL = frozenset(_CHECKS) - {"prompt", "tier", "format"}
+_SEVERAL = frozenset({"references", "keyframes", "loras"})
+_OPTIONAL = (
+    frozenset(_CHECKS)
+    - _SEVERAL
+    - {"prompt", "tier", "format", "acceleration", "candidates", "cache"}
+)

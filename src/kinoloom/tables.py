@@ -66,25 +66,36 @@ def show_scores(file: Path, frames: int, fps: float, scores: Scores) -> None:
 def show_models(rows: Sequence[dict[str, Any]], problems: Iterable[str]) -> None:
     """The models, then what is wrong with other cards."""
     _table(
-        ("model", "ready", "tasks", "size", "frames", "licence", "what it is"),
+        ("model", "here", "tasks", "size", "frames"),
         [
             (
                 r["id"],
-                "yes" if r["ready"] else "no",
+                r["state"],
                 ", ".join(r["tasks"]),
-                ", ".join(r["sizes"]),
+                r["sizes"][0] + (", ..." if len(r["sizes"]) > 1 else ""),
                 "-".join(map(str, r["frames"])),
-                r["licence"],
-                r["summary"],
             )
             for r in rows
         ],
+        whole=True,
     )
     for row in rows:
-        for reason in row["reasons"]:
+        for reason in row["reasons"] if row["state"] != "missing" else ():
             write(f"- {row['id']}: {reason}; {'; '.join(row['hints'])}")
+    if missing := sum(row["state"] == "missing" for row in rows):
+        write(f"- {missing} missing on this disk; what to do: kinoloom models check MODEL")
     for problem in problems:
         write(f"- {problem}")
+
+
+def show_facts(facts: Iterable[tuple[str, str]]) -> None:
+    """What is known of a thing, a line each."""
+    _table(("fact", "value"), facts)
+
+
+def show_files(files: Iterable[tuple[str, str, str, str]]) -> None:
+    """Files: name, state, size and what is wrong with them."""
+    _table(("file", "state", "size", ""), files)
 
 
 def show_checks(checks: Iterable[Check]) -> None:
@@ -95,10 +106,11 @@ def show_checks(checks: Iterable[Check]) -> None:
             write(f"    -> {check.hint}")
 
 
-def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, whole: bool = False) -> None:
+    """Rows under their columns; with `whole` the first one, a name to be typed, is never broken."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=whole and column == columns[0])
     for row in rows:
         table.add_row(*(Text(harmless(cell, sys.stdout)) for cell in row))
     Console().print(table)

@@ -133,7 +133,7 @@ class BarView(PlainView):
             self._bar.start()
         self._bar.update(
             self._task,
-            description=WORDS[event.phase],
+            description=described(event),
             total=event.steps or None,
             completed=event.step,
             step=f"{event.step}/{event.steps}" if event.steps else "",
@@ -170,7 +170,14 @@ class JsonView:
 
     def done(self, clip: Clip, remarks: tuple[str, ...] = ()) -> None:
         """``{"type": "success", "clip": {...}}``."""
-        write_json({"type": "success", "clip": clip.as_dict(), "remarks": list(remarks)})
+        write_json(
+            {
+                "type": "success",
+                "clip": clip.as_dict(),
+                "reused": clip.reused,
+                "remarks": list(remarks),
+            }
+        )
 
     def failed(self, error: KinoloomError) -> None:
         """``{"type": "error", "error": {...}}``."""
@@ -205,9 +212,15 @@ def plan_notes(plan: Plan) -> list[str]:
     return changed + [f"note: {w}" for w in plan.warnings]
 
 
+def described(event: Event) -> str:
+    """The phase in words, and which take it is of several."""
+    words = WORDS[event.phase]
+    return f"take {event.take}/{event.takes}: {words}" if event.takes > 1 else words
+
+
 def progress_line(event: Event) -> str:
     """One report as text."""
-    text = WORDS[event.phase]
+    text = described(event)
     if event.steps:
         text += f" {event.step}/{event.steps}"
     return text + (f", {duration(event.eta)} left" if event.eta is not None else "")
@@ -216,10 +229,15 @@ def progress_line(event: Event) -> str:
 def result_lines(clip: Clip) -> list[str]:
     """What is told of a finished clip."""
     total = float(clip.record.timings.get("total", 0.0))
+    made = f"made in {duration(total)}; seed {clip.seed}"
+    if clip.reused:
+        made = f"was there already (--cache bypass makes it anew); {made}"
+    if clip.record.takes:
+        made += f"; the best of {len(clip.record.takes)} takes"
     return [
         str(clip.path),
         "scores: " + scores_line(clip.scores),
-        f"made in {duration(total)}; seed {clip.seed}",
+        made,
         f"again: kinoloom generate --from {quoted(str(clip.path))}",
     ]
 

@@ -82,7 +82,8 @@ def commands() -> dict[str, Any]:
 
 
 def test_the_commands() -> None:
-    assert set(commands()) == {"generate", "plan", "show", "score", "models list", "doctor"}
+    models = {f"models {name}" for name in ("list", "show", "check", "pull", "add", "remove")}
+    assert set(commands()) == {"generate", "batch", "plan", "show", "score", "doctor"} | models
 
 
 @pytest.mark.parametrize("name", ["", "models", *commands()])
@@ -107,7 +108,8 @@ def test_help_lists_every_option(
 def test_generate_and_plan_take_every_field_of_a_request() -> None:
     from kinoloom.request import VideoRequest
 
-    fields = set(VideoRequest.model_fields)
+    repeated = {"references": "reference", "keyframes": "keyframe", "loras": "lora"}
+    fields = {repeated.get(name, name) for name in VideoRequest.model_fields}
     taken = {n.rstrip("_") for n in inspect.signature(cli.generate).parameters}
     assert fields <= taken
     planned = set(inspect.signature(cli.plan).parameters)

@@ -38,6 +38,12 @@ def test_defaults(tmp_path: Path) -> None:
         "models": tmp_path / "data" / "cards",
         "device": "auto",
         "dtype": "auto",
+        "model_roots": (),
+        "comfyui": None,
+        "memory_budget": None,
+        "cache_url": None,
+        "cache_size": 2 * 1024**3,
+        "cache_ttl": 3600,
         "default_model": "spark",
     }
 
@@ -166,3 +172,88 @@ def test_a_key_that_is_no_text(place: Path) -> None:
 
 def test_settings_can_be_made_by_hand(tmp_path: Path) -> None:
     assert Settings(home=tmp_path).models == tmp_path / "cards"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://localhost",
+        "redis://:pass@10.0.0.1:6380/2",
+        "rediss://user:p%40ss@cache.example:6379/0?ssl_cert_reqs=none",
+        "redis://[::1]:6379",
+        "unix:///run/redis.sock?db=1&password=x",
+    ],
+)
+def test_addresses_of_a_cache(url: str) -> None:
+    settings = load_settings(cache_url=url)
+    assert settings.cache_url is not None
+    assert settings.cache_url.get_secret_value() == url
+    assert url not in f"{settings!r} {settings} {settings.model_dump()}"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://user:s3cr3t@localhost",
+        "redis:/user:s3cr3t@localhost",
+        "user:s3cr3t@localhost",
+        "redis://user:s3cr3t@",
+        "redis://user:s3cr3t/@localhost",
+        "redis://user:s3cr3t@localhost:port",
+        "redis://user:s3cr3t@localhost:0",
+        "redis://user:s3cr3t@localhost:99999",
+        "redis://user:s3cr3t@localhost/name",
+        "redis://user:s3cr3t@[localhost",
+        "redis://localhost?password=s3cr3t&decode_responses=True",
+        "unix://user:s3cr3t@",
+        ["redis://user:s3cr3t@localhost"],
+    ],
+)
+def test_wrong_addresses_of_a_cache_keep_their_secret(place: Path, url: object) -> None:
+    error = refusal(cache_url=url)
+    assert [problem.field for problem in error.problems] == ["--cache-url"]
+    assert "s3cr3t" not in f"{error} {error.cause} {error.as_dict()} {error.__context__!r}"
+    assert "redis://" in error.problems[0].allowed
+    with pytest.raises(ValidationError) as caught:
+        Settings(cache_url=url)  # type: ignore[arg-type]
+    assert "s3cr3t" not in str(caught.value)
+
+
+def test_a_misplaced_address_keeps_its_secret(place: Path) -> None:
+    (place / "kinoloom.yaml").write_text(
+        "cach_url: redis://:s3cr3t@one\ncache: {url: 'redis://:s3cr3t@two'}\n"
+        "default_model: 'redis://:s3cr3t@three'\ndevice: redis://:s3cr3t@four\n"
+    )
+    error = refusal()
+    assert len(error.problems) == 3
+    assert "s3cr3t" not in str(error.as_dict())
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("cache_size", -1), ("cache_size", "much"), ("cache_ttl", 0), ("cache_ttl", "an hour")],
+)
+def test_wrong_bounds_of_a_cache(key: str, value: object) -> None:
+    assert len(refusal(**{key: value}).problems) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("12GB", 12_000_000_000),
+        ("8 GiB", 8 << 30),
+        ("1.5g", 1_500_000_000),
+        ("500 mb", 500_000_000),
+        ("4096", 4096),
+    ],
+)
+def test_a_memory_budget_in_words(monkeypatch: pytest.MonkeyPatch, text: str, size: int) -> None:
+    monkeypatch.setenv("KINOLOOM_MEMORY_BUDGET", text)
+    assert load_settings().memory_budget == size
+
+
+@pytest.mark.parametrize("value", ["much", "12 apples", "0", "-1GB", "inf", 0, -5, True])
+def test_a_memory_budget_that_is_no_size(value: object) -> None:
+    with pytest.raises(InvalidRequest) as failure:
+        load_settings(memory_budget=value)
+    assert "12GB" in str(failure.value.problems[0])

@@ -87,7 +87,7 @@ def test_a_model_without_its_weights(studio: Path, tiny_cards: Path) -> None:
     [model] = [c for c in found if c.name == "model tiny"]
     assert model.state == "failed"
     assert str(cards / "tiny") in model.detail
-    assert model.hint == "check the path in the card"
+    assert model.hint == "check the path in the model's card"
     problems = [c for c in found if c.name == "model cards"]
     assert problems
     assert {c.state for c in problems} == {"warning"}

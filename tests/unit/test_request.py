@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kinoloom.errors import InvalidRequest, Problem
-from kinoloom.request import MAX_FRAMES, MAX_PROMPT, MAX_SEED, SIZE_NAMES, VideoRequest
+from kinoloom.request import VideoRequest
+from kinoloom.request_checks import MAX_FRAMES, MAX_PROMPT, MAX_SEED, SIZE_NAMES
 
 # Building hypothesis' table of characters takes a second where there is no cache of it.
 lenient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -16,11 +16,13 @@ from kinoloom import tables, terminal
 from kinoloom.backends.base import Frame
 from kinoloom.catalog.loader import Catalog
 from kinoloom.clip import Clip
+from kinoloom.config import Settings
 from kinoloom.doctor import Check
 from kinoloom.errors import InvalidMedia, InvalidRequest, KinoloomError, Problem
 from kinoloom.jobs.progress import PHASES, Event
 from kinoloom.planner import resolve
 from kinoloom.planner.plan import Plan
+from kinoloom.planner.resolve import Machine
 from kinoloom.quality.score import score
 from kinoloom.request import VideoRequest
 from kinoloom.store.clips import ClipRecord
@@ -39,12 +41,12 @@ def harmless(text: str) -> bool:
 
 
 @pytest.fixture
-def plan(tiny_cards: Path) -> Plan:
+def plan(tiny_cards: Path, tmp_path: Path) -> Plan:
     return resolve.plan(
         VideoRequest.checked(prompt="a red ball", seed=7, size=(70, 70), negative="x", guidance=1),
         catalog=Catalog.load(tiny_cards),
-        default_model="tiny",
-        device="cpu x1",
+        settings=Settings(home=tmp_path, default_model="tiny"),
+        machine=Machine("cpu x1"),
     )
 
 
@@ -245,6 +247,7 @@ def test_control_characters_never_reach_the_terminal(
     changed = plan.model_copy(update={"device": NASTY, "warnings": (NASTY,), "reasons": (NASTY,)})
     row: dict[str, Any] = {
         "id": NASTY,
+        "state": "found",
         "ready": False,
         "tasks": [NASTY],
         "sizes": [NASTY],

@@ -10,17 +10,17 @@ from __future__ import annotations
 import datetime
 import math
 from collections.abc import Mapping, Sequence
-from importlib import resources
-from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from kinoloom.request import MAX_FPS, MAX_FRAMES, MAX_GUIDANCE, MAX_SIDE, MAX_STEPS, MIN_SIDE, Task
+from kinoloom.catalog.section import Scalar, Section, Text
+from kinoloom.catalog.source import Source
+from kinoloom.catalog.speed import Acceleration, Memory, Preset, PresetName, Scheduler
+from kinoloom.request import Task
+from kinoloom.request_checks import MAX_FPS, MAX_FRAMES, MAX_GUIDANCE, MAX_SIDE, MAX_STEPS, MIN_SIDE
 
-InputName = Literal["image", "last_image", "video"]
-Scalar = bool | int | float | str
-Text = Annotated[str, Field(min_length=1, max_length=1000)]
+InputName = Literal["image", "last_image", "video", "mask", "references", "keyframes"]
 Side = Annotated[int, Field(ge=MIN_SIDE, le=MAX_SIDE)]
 Size = tuple[Side, Side]
 FrameCount = Annotated[int, Field(ge=1, le=MAX_FRAMES)]
@@ -31,52 +31,26 @@ TASK_INPUTS: Mapping[Task, frozenset[InputName]] = {
     "i2v": frozenset({"image"}),
     "flf2v": frozenset({"image", "last_image"}),
     "extend": frozenset({"video"}),
+    "inpaint": frozenset({"video", "mask"}),
+    "r2v": frozenset({"references"}),
 }
-"""The media that each task is given."""
+"""The media that each task must be given."""
+
+OPTIONAL_INPUTS: Mapping[Task, frozenset[InputName]] = {
+    "t2v": frozenset(),
+    "i2v": frozenset({"references", "keyframes"}),
+    "flf2v": frozenset({"references", "keyframes"}),
+    "extend": frozenset({"keyframes"}),
+    "inpaint": frozenset({"references"}),
+    "r2v": frozenset(),
+}
+"""The media that a model may take beside them."""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True)
+_P = TypeVar("_P", bound=Section)
 
 
-_P = TypeVar("_P", bound=_Part)
-
-
-class Source(_Part):
-    """Where the weights are: exactly one of `package`, `path` and `repo`.
-
-    `package` is a folder inside the kinoloom package; `path` is a folder of the user's, relative
-    to the card's own; `repo` is a Hugging Face repository, at `revision` where one is pinned.
-    """
-
-    package: str | None = Field(default=None, min_length=1)
-    path: Path | None = None
-    repo: str | None = Field(default=None, pattern=r"^[\w.-]+/[\w.-]+$")
-    revision: str | None = Field(default=None, min_length=1)
-
-    @model_validator(mode="after")
-    def _one_place(self) -> Self:
-        given = [n for n in ("package", "path", "repo") if getattr(self, n) is not None]
-        if len(given) != 1:
-            found = " and ".join(given) or "none"
-            raise ValueError(f"needs exactly one of package, path and repo; found {found}")
-        if self.revision is not None and self.repo is None:
-            raise ValueError("a revision belongs to a repo")
-        if self.package is not None and (
-            self.package.startswith("/") or ".." in self.package.split("/")
-        ):
-            raise ValueError("package must be a folder inside the kinoloom package")
-        return self
-
-    @property
-    def folder(self) -> Path | None:
-        """The local folder of the weights, which need not exist; None for a repository."""
-        if self.package is not None:
-            return Path(str(resources.files("kinoloom").joinpath(self.package)))
-        return self.path
-
-
-class Pipeline(_Part):
+class Pipeline(Section):
     """How one task is called: a diffusers pipeline class, its inputs and its fixed arguments.
 
     `inputs` says which parameter carries which input. Where several inputs share a parameter
@@ -89,7 +63,7 @@ class Pipeline(_Part):
     arguments: dict[str, Scalar | list[Scalar]] = {}
 
 
-class SizeRule(_Part):
+class SizeRule(Section):
     """Which sizes the model makes, in pixels.
 
     `native` are the sizes it was trained on. With `only_native` nothing else is allowed; otherwise
@@ -129,7 +103,7 @@ class SizeRule(_Part):
         return size in self.native if self.only_native else self._on_grid(size)
 
 
-class FrameRule(_Part):
+class FrameRule(Section):
     """Which frame counts the model makes: ``multiple * n + offset`` within bounds."""
 
     multiple: int = Field(ge=1, le=1024)
@@ -157,7 +131,7 @@ class FrameRule(_Part):
         )
 
 
-class FpsRule(_Part):
+class FpsRule(Section):
     """Frames a second that the model was trained for."""
 
     default: float = Field(ge=1, le=MAX_FPS)
@@ -169,7 +143,7 @@ class FpsRule(_Part):
         return _ordered(self, "minimum", "default", "maximum")
 
 
-class StepRule(_Part):
+class StepRule(Section):
     """Denoising steps: what is possible, and what each tier takes."""
 
     default: StepCount
@@ -185,7 +159,7 @@ class StepRule(_Part):
         return _ordered(self, "minimum", "preview", "standard", "premium", "maximum")
 
 
-class GuidanceRule(_Part):
+class GuidanceRule(Section):
     """Classifier-free guidance scale; 1 or less means a single pass a step."""
 
     default: float = Field(ge=0, le=MAX_GUIDANCE)
@@ -197,7 +171,7 @@ class GuidanceRule(_Part):
         return _ordered(self, "minimum", "default", "maximum")
 
 
-class Schedule(_Part):
+class Schedule(Section):
     """Explicit timesteps in place of the scheduler's own.
 
     With n steps and t_i = 1 - i/n for i = 0..n-1, `linear` gives sigma_i = t_i and `shifted`
@@ -220,7 +194,7 @@ class Schedule(_Part):
         return [self.shift * t / (1 + (self.shift - 1) * t) for t in ramp]
 
 
-class Timing(_Part):
+class Timing(Section):
     """How long the model took once, for estimates until this machine has its own figures.
 
     `seconds_per_step` holds for the size and frames in `at` at the card's default guidance;
@@ -234,18 +208,7 @@ class Timing(_Part):
     date: datetime.date
 
 
-class Memory(_Part):
-    """Bytes of each component's weights as they are stored."""
-
-    components: dict[str, Annotated[int, Field(gt=0)]] = Field(min_length=1)
-
-    @property
-    def total(self) -> int:
-        """Bytes of all components together."""
-        return sum(self.components.values())
-
-
-class Vocabulary(_Part):
+class Vocabulary(Section):
     """The words of a model that knows only a few.
 
     `groups` maps a plain name to words or phrases; `ignored` are function words that do no harm;
@@ -257,21 +220,23 @@ class Vocabulary(_Part):
     says: Text
 
 
-class Licence(_Part):
+class Licence(Section):
     """The licence of the weights; `territory` says where it does not hold, if anywhere."""
 
     id: Text
     url: str = Field(pattern=r"^https?://\S+$")
     territory: Text = "worldwide"
+    gated: bool = False
+    """Whether the repository wants a signed-in user who agreed to its terms."""
 
 
-class Extend(_Part):
+class Extend(Section):
     """How a video is continued: how many of its last frames the model is shown."""
 
     context_frames: FrameCount
 
 
-class ModelCard(_Part):
+class ModelCard(Section):
     """A model: what it can do, within which rules, and how it is run."""
 
     id: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=100)
@@ -283,6 +248,7 @@ class ModelCard(_Part):
     source: Source
     pipelines: dict[Task, Pipeline] = Field(min_length=1)
     schedule: Schedule | None = None
+    scheduler: Scheduler | None = None
     sizes: SizeRule
     frames: FrameRule
     fps: FpsRule
@@ -290,11 +256,16 @@ class ModelCard(_Part):
     guidance: GuidanceRule
     negative: bool
     extend: Extend | None = None
+    shift: float | None = Field(default=None, gt=0, le=100)
+    audio: bool = False
+    presets: dict[PresetName, Preset] = {}
+    acceleration: Acceleration = Acceleration()
     timing: Timing | None = None
     memory: Memory | None = None
     vocabulary: Vocabulary | None = None
     licence: Licence
     retirement: datetime.date | None = None
+    unverified: list[Text] = []
     notes: list[Text] = []
     suggests: list[Text] = []
 
@@ -307,11 +278,13 @@ class ModelCard(_Part):
     @classmethod
     def _inputs_match(cls, pipelines: dict[Task, Pipeline]) -> dict[Task, Pipeline]:
         for task, pipeline in pipelines.items():
-            needed = TASK_INPUTS[task]
-            if set(pipeline.inputs) != needed:
+            needed, given = TASK_INPUTS[task], set(pipeline.inputs)
+            if not needed <= given <= needed | OPTIONAL_INPUTS[task]:
                 wanted = ", ".join(sorted(needed)) or "none"
-                found = ", ".join(sorted(pipeline.inputs)) or "none"
-                raise ValueError(f"{task} takes the inputs: {wanted}; the card maps: {found}")
+                found = ", ".join(sorted(given)) or "none"
+                more = ", ".join(sorted(OPTIONAL_INPUTS[task]))
+                also = f" (and may take {more})" if more else ""
+                raise ValueError(f"{task} takes the inputs: {wanted}{also}; the card maps: {found}")
         return pipelines
 
     @model_validator(mode="after")

@@ -16,7 +16,8 @@ PHASES: tuple[Phase, ...] = ("load", "encode", "denoise", "decode", "score", "wr
 @dataclass(frozen=True)
 class Event:
     """One report of a job: its phase, steps within the phase where it has some, seconds since the
-    start and the seconds left where they can be told, and now and then a rough picture."""
+    start and the seconds left where they can be told, and now and then a rough picture. `take`
+    counts the candidates, of which there are `takes`."""
 
     phase: Phase
     step: int = 0
@@ -24,6 +25,8 @@ class Event:
     elapsed: float = 0.0
     eta: float | None = None
     preview: Frame | None = None
+    take: int = 1
+    takes: int = 1
 
     def as_dict(self) -> dict[str, Any]:
         """The event as JSON-ready data, without the picture."""
@@ -34,6 +37,8 @@ class Event:
             "steps": self.steps,
             "elapsed": round(self.elapsed, 3),
             "eta": None if self.eta is None else round(self.eta, 3),
+            "take": self.take,
+            "takes": self.takes,
         }
 
 
@@ -47,7 +52,9 @@ class Reporter:
     steps done.
     """
 
-    def __init__(self, listener: Listener | None, estimate: float | None) -> None:
+    def __init__(self, listener: Listener | None, estimate: float | None, takes: int = 1) -> None:
+        """`estimate` is the seconds of one of the `takes`."""
+        self._take, self._takes = 0, takes
         self._listener = listener
         self._estimate = estimate
         self._started = time.perf_counter()
@@ -77,4 +84,12 @@ class Reporter:
         """Report one event of any phase."""
         if self._listener is not None:
             elapsed = time.perf_counter() - self._started
-            self._listener(Event(phase, step, steps, elapsed, eta, preview))
+            if eta is not None and self._estimate is not None:
+                eta += (self._takes - self._take - 1) * self._estimate
+            self._listener(
+                Event(phase, step, steps, elapsed, eta, preview, self._take + 1, self._takes)
+            )
+
+    def take(self, number: int) -> None:
+        """From now on the candidate of that number, counted from 0, is made."""
+        self._take = number

@@ -21,6 +21,7 @@ from av.video.format import VideoFormat as PixelFormat
 from av.video.reformatter import ColorRange
 
 from kinoloom.errors import OutputFailed
+from kinoloom.media.audio import AudioEncoder, AudioTrack, checked_track
 from kinoloom.media.frames import Frame, checked_frames
 from kinoloom.media.gif import GifEncoder
 from kinoloom.media.output import check_writable, disk_errors, whole_file
@@ -28,9 +29,10 @@ from kinoloom.media.rates import exact_rate
 from kinoloom.media.sequence import write_sequence
 from kinoloom.media.settings_tag import encode_settings
 
-__all__ = ["VideoFormat", "check_writable", "write_video"]
+__all__ = ["AudioTrack", "VideoFormat", "check_writable", "write_video"]
 
 VideoFormat: TypeAlias = Literal["mp4", "webm", "gif", "png"]
+_Packets: TypeAlias = "list[Packet[av.VideoStream]] | list[Packet[av.AudioStream]]"
 
 _BT709 = 1
 """The number of BT.709 in ITU-T H.273, tables 2 to 4: primaries, transfer and matrix alike."""
@@ -48,9 +50,10 @@ _CONVERSION = (
 
 @dataclass(frozen=True)
 class _Recipe:
-    """What one container needs: its encoder with options, and whether sizes must be even."""
+    """What one container needs: its encoders with options, and whether sizes must be even."""
 
     codec: str
+    sound: str
     options: Mapping[str, str]
     container_options: Mapping[str, str]
     even: bool
@@ -61,6 +64,7 @@ _RECIPES = {
     # do not matter, while banding in their smooth areas would.
     "mp4": _Recipe(
         "libx264",
+        "aac",
         # fast keeps medium's PSNR at its size; faster and veryfast lose 1 to 2 dB in fine colour.
         {"crf": "17", "preset": "fast", "profile": "high"},
         # faststart: plays before it is fully loaded; the tags: keeps keys beyond the standard set.
@@ -71,6 +75,7 @@ _RECIPES = {
     # half the time of the good one for the same PSNR and 15 % more bytes.
     "webm": _Recipe(
         "libvpx-vp9",
+        "libopus",
         {"crf": "20", "b": "0", "deadline": "realtime", "cpu-used": "4", "row-mt": "1"},
         {},
         even=False,
@@ -91,6 +96,7 @@ def write_video(
     *,
     format: VideoFormat,  # noqa: A002 - the word users know
     settings: Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None = None,
+    audio: AudioTrack | None = None,
     on_frame: Callable[[int], None] | None = None,
 ) -> None:
     """Write uint8 RGB frames [H, W, 3] as a video: as many frames as come in, whole or not at all.
@@ -104,17 +110,20 @@ def write_video(
 
     `settings` is stored in the file as JSON (see `settings`). Given as a function, an mp4 or webm
     asks for it when all frames are encoded, so that it may be worked out meanwhile; the packets
-    wait in memory until then. `on_frame` is called after each frame
-    with the number written so far; what it raises stops the writing and passes through. Missing
-    parent folders are created; an existing file is replaced only at the very end.
-    Raises OutputFailed (disk, permission), InvalidMedia (no frames, unequal or not RGB),
-    InvalidRequest (fps), ValueError (settings too large for a file).
+    wait in memory until then. `audio` becomes the file's sound, AAC in an mp4 and Opus in a webm,
+    cut or filled with silence to the length of the pictures; gif and png cannot hold sound and
+    leave it out. `on_frame` is called after each frame with the number written so far; what it
+    raises stops the writing and passes through. Missing parent folders are created; an existing
+    file is replaced only at the very end.
+    Raises OutputFailed (disk, permission), InvalidMedia (no frames, unequal or not RGB; sound that
+    is none), InvalidRequest (fps), ValueError (settings too large for a file).
     """
     path = Path(path)
     rate = exact_rate(fps)
     late = settings if callable(settings) and format in _RECIPES else None
     comment = "" if late else encode_settings(settings() if callable(settings) else settings)
     checked = checked_frames(frames)
+    track = checked_track(audio) if audio is not None and format in _RECIPES else None
     if format == "png":
         write_sequence(path, checked, float(rate), comment, on_frame)
         return
@@ -126,7 +135,7 @@ def write_video(
             if format == "gif":
                 encoder = GifEncoder(part, first, rate, comment)
             else:
-                encoder = _ContainerEncoder(part, first, rate, format, late is not None)
+                encoder = _ContainerEncoder(part, first, rate, format, late is not None, track)
                 encoder.say(comment)
         try:
             for count, frame in enumerate(chain([first], checked), start=1):
@@ -147,10 +156,16 @@ class _ContainerEncoder:
     """Writes frames into an MP4 or WebM, converting them to BT.709 and saying so in the stream."""
 
     def __init__(
-        self, part: Path, first: Frame, rate: Fraction, container: VideoFormat, hold: bool
+        self,
+        part: Path,
+        first: Frame,
+        rate: Fraction,
+        container: VideoFormat,
+        hold: bool,
+        track: AudioTrack | None,
     ) -> None:
         """With `hold`, packets are kept until `close`: the comment stands before them in a file."""
-        self._held: list[Packet[av.VideoStream]] | None = [] if hold else None
+        self._held: list[_Packets] | None = [] if hold else None
         recipe = _RECIPES[container]
         height, width = first.shape[:2]
         self._pad = (height % 2, width % 2) if recipe.even else (0, 0)
@@ -159,7 +174,12 @@ class _ContainerEncoder:
         self._conversion = _conversion(width + self._pad[1], height + self._pad[0], rate)
         # The "file:" keeps FFmpeg from reading a name such as "pipe:1" as an address.
         self._container = av.open(
-            f"file:{part}", "w", format=container, container_options=dict(recipe.container_options)
+            f"file:{part}",
+            "w",
+            format=container,
+            # By itself FFmpeg stops sorting pictures and sound by time when one is 10 s ahead, as
+            # the sound of a slow clip is while x264's threads still hold its pictures.
+            container_options={**recipe.container_options, "max_interleave_delta": "0"},
         )
         # Two seconds between key frames: quick to scrub, and the last frame is quick to find.
         options = {
@@ -177,6 +197,7 @@ class _ContainerEncoder:
         codec.color_range = ColorRange.MPEG
         codec.color_primaries = codec.color_trc = codec.colorspace = _BT709
         self._stream = stream
+        self._sound = AudioEncoder(self._container, recipe.sound, track) if track else None
 
     def add(self, frame: Frame) -> None:
         if any(self._pad):
@@ -188,20 +209,25 @@ class _ContainerEncoder:
         picture = self._conversion.vpull()
         self._count += 1
         self._mux(self._stream.encode(picture))
+        if self._sound is not None:
+            self._mux(self._sound.until(self._count * self._time_base))
 
     def say(self, comment: str) -> None:
         if comment:
             self._container.metadata["comment"] = comment
 
-    def _mux(self, packets: list[Packet[av.VideoStream]]) -> None:
+    def _mux(self, packets: _Packets) -> None:
         if self._held is not None:
-            self._held.extend(packets)
+            self._held.append(packets)
         else:
             self._container.mux(packets)
 
     def close(self) -> None:
-        last = self._stream.encode(None)
-        self._container.mux([*(self._held or ()), *last])
+        last: list[_Packets] = [self._stream.encode(None)]
+        if self._sound is not None:
+            last.append(self._sound.finish())
+        for packets in (*(self._held or ()), *last):
+            self._container.mux(packets)
         self._container.close()
 
     def abandon(self) -> None:

@@ -17,7 +17,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from kinoloom.backends.base import Placement
 from kinoloom.catalog.card import ModelCard
+from kinoloom.request import Level
 
 Origin = Literal["measured", "interpolated", "card", "unknown"]
 
@@ -35,6 +37,8 @@ class Measurement:
 
     `seconds_per_step` is the mean over the steps; `overhead` the seconds of everything else. A
     first render that had to load the model should not be recorded with the loading in it.
+    `placement`, `tiling` and `acceleration` are how it was rendered, `peak` the bytes of the device
+    at its peak, where they are known.
     """
 
     model: str
@@ -45,6 +49,10 @@ class Measurement:
     guidance: float
     seconds_per_step: float
     overhead: float
+    placement: Placement = "resident"
+    tiling: bool = False
+    acceleration: Level = "lossless"
+    peak: int | None = None
 
 
 Measurements = Sequence[Measurement] | Callable[[str, str], Sequence[Measurement]]
@@ -80,12 +88,21 @@ def estimate(
     steps: int,
     guidance: float,
     measurements: Measurements | None = None,
+    placement: Placement = "resident",
+    acceleration: Level = "lossless",
 ) -> Estimate:
-    """How long a clip of this size (pixels), frame count and steps takes on a device."""
+    """How long a clip of this size (pixels), frame count and steps takes on a device.
+
+    Only renders with the same placement and acceleration tell: a step that waits for its weights,
+    or that a cache skips half of, has another pace.
+    """
     work = size[0] * size[1] * frames
     passes = passes_per_step(guidance)
     known = measurements(card.id, device) if callable(measurements) else measurements or ()
-    own = [m for m in known if m.model == card.id and m.device == device and _sane(m)]
+    alike = (card.id, device, placement, acceleration)
+    own = [
+        m for m in known if (m.model, m.device, m.placement, m.acceleration) == alike and _sane(m)
+    ]
 
     same = [
         m

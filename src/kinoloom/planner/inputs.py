@@ -39,20 +39,42 @@ class VideoInput(BaseModel):
     digest: str
 
 
+class KeyframeInput(BaseModel):
+    """A picture and the frame, counted from 0, at which the clip shows it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    index: int
+    image: ImageInput
+
+
 class Inputs(BaseModel):
-    """The media of a request as they were found."""
+    """The media of a request as they were found; a mask is one picture, or a video of them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     image: ImageInput | None = None
     last_image: ImageInput | None = None
     video: VideoInput | None = None
+    mask: ImageInput | VideoInput | None = None
+    references: tuple[ImageInput, ...] = ()
+    keyframes: tuple[KeyframeInput, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int] | None:
         """Width and height of what the clip begins with, if anything."""
         first = self.image or self.video
+        if first is None and self.keyframes:
+            first = self.keyframes[0].image
         return None if first is None else (first.width, first.height)
+
+    @property
+    def files(self) -> dict[str, ImageInput | VideoInput]:
+        """Everything that was given, by name: ``image``, ``references.0``, ``keyframes.24``, ..."""
+        named = {n: getattr(self, n) for n in ("image", "last_image", "video", "mask")}
+        found = {name: media for name, media in named.items() if media is not None}
+        found |= {f"references.{i}": media for i, media in enumerate(self.references)}
+        return found | {f"keyframes.{k.index}": k.image for k in self.keyframes}
 
 
 def probe_inputs(request: VideoRequest) -> Inputs:
@@ -64,6 +86,11 @@ def probe_inputs(request: VideoRequest) -> Inputs:
         image=_image(request.image) if request.image is not None else None,
         last_image=_image(request.last_image) if request.last_image is not None else None,
         video=_video(request.video) if request.video is not None else None,
+        mask=_mask(request.mask) if request.mask is not None else None,
+        references=tuple(_image(path) for path in request.references),
+        keyframes=tuple(
+            KeyframeInput(index=index, image=_image(path)) for index, path in request.keyframes
+        ),
     )
 
 
@@ -100,6 +127,16 @@ def _image(path: Path) -> ImageInput:
 
     height, width = load_image(path).shape[:2]
     return ImageInput(path=path, width=width, height=height, digest=file_digest(path))
+
+
+def _mask(path: Path) -> ImageInput | VideoInput:
+    """A mask for all frames, or one with a picture for each of them."""
+    try:
+        return _image(path)
+    except InvalidMedia:
+        if path.is_file() or path.is_dir():
+            return _video(path)
+        raise
 
 
 def _video(path: Path) -> VideoInput:

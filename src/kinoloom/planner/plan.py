@@ -9,9 +9,14 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from kinoloom.backends.base import Speed
+from kinoloom.catalog.speed import Scheduler
 from kinoloom.planner.complexity import Complexity
 from kinoloom.planner.estimate import Estimate
 from kinoloom.planner.inputs import Inputs
+from kinoloom.planner.key import seeded_key
+from kinoloom.planner.loras import PlannedLora
+from kinoloom.planner.memory import MemoryPlan
 from kinoloom.request import Task, Tier, VideoRequest
 
 
@@ -40,12 +45,17 @@ class Plan(BaseModel):
         width, height: pixels. frames: of the finished clip. fps: frames a second.
         context_frames: for `extend`, how many of `frames` are the given video's last ones, which
             the clip begins with; 0 otherwise.
-        steps, guidance, seed: of the sampler.
+        steps, guidance, seed: of the sampler; shift, timesteps and scheduler where they are not
+            the weights' own.
+        preset: the few-step preset that pinned them. loras: what is loaded on top of the model.
+        speed: what makes it faster. memory: where the weights will be, and the predicted peak.
+        candidates: how many takes are made, with the seeds that follow `seed`.
         tier: as asked. complexity: of the prompt, with each factor's share.
         inputs: the given media as they were found, with their digests.
         estimate: seconds of rendering. weights_bytes: what the model's files hold, where known.
         adjustments, warnings, reasons: what was changed, what the user should know, why so.
-        key: hash of everything that decides the frames; equal keys give equal clips.
+        recipe: hash of everything that decides the frames but the seed.
+        key: hash of recipe and seed; equal keys give equal clips.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -65,6 +75,14 @@ class Plan(BaseModel):
     steps: int = Field(ge=1)
     guidance: float = Field(ge=0)
     seed: int = Field(ge=0)
+    shift: float | None = None
+    timesteps: tuple[int, ...] | None = None
+    scheduler: Scheduler | None = None
+    preset: str | None = None
+    loras: tuple[PlannedLora, ...] = ()
+    speed: Speed = Speed()
+    memory: MemoryPlan | None = None
+    candidates: int = Field(default=1, ge=1)
     tier: Tier
     complexity: Complexity
     inputs: Inputs
@@ -73,7 +91,13 @@ class Plan(BaseModel):
     adjustments: tuple[Adjustment, ...]
     warnings: tuple[str, ...]
     reasons: tuple[str, ...]
+    recipe: str = Field(pattern=r"^[0-9a-f]{64}$")
     key: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+    def with_seed(self, seed: int) -> Plan:
+        """The same plan for one take with another seed."""
+        key = seeded_key(self.recipe, seed)
+        return self.model_copy(update={"seed": seed, "key": key, "candidates": 1})
 
     @property
     def size(self) -> tuple[int, int]:

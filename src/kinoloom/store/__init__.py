@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kinoloom.store.store import Store
 
-__all__ = ["Store"]
+__all__ = ["DATABASE_NAME", "Store"]
+
+DATABASE_NAME = "kinoloom.sqlite3"
 
 
 def __getattr__(name: str) -> Any:

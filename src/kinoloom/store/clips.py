@@ -31,7 +31,7 @@ _SAME = (
 )
 _JSON = ("request", "plan", "timings", "scores", "versions")
 _POSTER = "poster"
-_INPUT = "input:"
+_INPUT, _TAKE = "input:", "take:"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +42,7 @@ class ClipRecord:
     the published file (or the folder of a PNG sequence). `request`, `plan`, `timings` (seconds by
     phase), `scores` (0 to 1) and `versions` (by package) are JSON objects. `inputs` has the digest
     of the asset for each field of the request that named a file, `poster` that of its picture.
+    `takes` are the candidates that the clip was chosen from: seed, scores and the asset of each.
     """
 
     path: Path
@@ -63,6 +64,7 @@ class ClipRecord:
     warnings: Sequence[str] = ()
     inputs: Mapping[str, str] = field(default_factory=dict)
     poster: str | None = None
+    takes: Sequence[Mapping[str, Any]] = ()
     id: str = field(default_factory=new_id)
     created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
@@ -81,6 +83,7 @@ class ClipRecord:
             | {
                 "path": str(self.path),
                 "warnings": list(self.warnings),
+                "takes": [dict(take) for take in self.takes],
                 "created_at": self.created_at.astimezone(UTC).isoformat(),
             }
         )
@@ -101,11 +104,13 @@ class Clips:
         roles = {f"{_INPUT}{name}": digest for name, digest in record.inputs.items()}
         if record.poster is not None:
             roles[_POSTER] = record.poster
+        roles |= {f"{_TAKE}{take['seed']}": take["asset"] for take in record.takes}
         row = ClipRow(
             **{name: getattr(record, name) for name in _SAME},
             **{name: dict(getattr(record, name)) for name in _JSON},
             path=str(record.path),
             warnings=list(record.warnings),
+            takes=[dict(take) for take in record.takes],
             search=record.prompt.casefold(),
             assets=[ClipAssetRow(role=role, digest=digest) for role, digest in roles.items()],
         )
@@ -159,6 +164,7 @@ def _record(row: ClipRow) -> ClipRecord:
         **{name: getattr(row, name) for name in (*_SAME, *_JSON)},
         path=Path(row.path),
         warnings=tuple(row.warnings),
+        takes=tuple(row.takes),
         inputs={
             role.removeprefix(_INPUT): digest
             for role, digest in roles.items()

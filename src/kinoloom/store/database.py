@@ -10,6 +10,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,7 +22,7 @@ from kinoloom.errors import StoreBroken
 from kinoloom.store import failures
 
 # Every revision of the schema, oldest first; a test compares them with the migrations.
-REVISIONS = ("0001",)
+REVISIONS = ("0001", "0002", "0003", "0004", "0005")
 HEAD = REVISIONS[-1]
 
 # How long a writer waits for another one. Writes here take milliseconds.
@@ -34,7 +35,7 @@ class Database:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._engine = _engine(path)
+        self._engine = _shared_engine(path.absolute())
         self._writer = self._engine.execution_options(kinoloom_writes=True)
 
     @classmethod
@@ -78,6 +79,12 @@ class Database:
             raise  # the caller knows what its rows mean
         except exc.DBAPIError as error:
             raise failures.database_failure(error.orig, self.path) from error
+
+
+@lru_cache(maxsize=8)
+def _shared_engine(path: Path) -> Engine:
+    """The engine of a path, the same one each time: what it compiled once need not be again."""
+    return _engine(path)
 
 
 def _engine(path: Path, **options: Any) -> Engine:

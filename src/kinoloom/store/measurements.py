@@ -28,6 +28,9 @@ _COLUMNS = (
     "load_seconds",
     "overhead_seconds",
     "peak_bytes",
+    "placement",
+    "tiling",
+    "acceleration",
     "created_at",
 )
 
@@ -36,8 +39,10 @@ _COLUMNS = (
 class Measurement:
     """What one render took.
 
-    `device` names the hardware, `revision` the weights and how they were placed (dtype, offload):
-    renders that differ in these say nothing about each other. `width` and `height` are in pixels.
+    `device` names the hardware, `revision` the weights and their number format, `placement` where
+    they were during the render, `tiling` whether it was decoded in tiles, `acceleration` what made
+    it faster: renders that differ in these say nothing about each other. `width` and `height` are
+    in pixels.
     `guided` is whether each step ran the model twice. Times are in seconds, `overhead_seconds`
     being everything but loading and the steps; `peak_bytes` is the most memory in use, where it
     is known.
@@ -55,6 +60,9 @@ class Measurement:
     load_seconds: float
     overhead_seconds: float
     peak_bytes: int | None = None
+    placement: str = "resident"
+    tiling: bool = False
+    acceleration: str = "lossless"
     created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 

@@ -6,19 +6,21 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from kinoloom.store import DATABASE_NAME
 from kinoloom.store.assets import Assets
 from kinoloom.store.clips import Clips
 from kinoloom.store.database import Database
 from kinoloom.store.measurements import Measurements
-
-DATABASE_NAME = "kinoloom.sqlite3"
+from kinoloom.store.models import Models
+from kinoloom.store.statistics import Statistics
 
 
 class Store:
     """Everything Kinoloom remembers, in one folder: a database and the assets beside it.
 
     `assets` holds files by their content, `clips` a record of each finished clip, `measurements`
-    what rendering took on this machine. Threads and processes may share a folder, and threads a
+    what rendering took on this machine, `models` what was downloaded and agreed to,
+    `statistics` how often things happened. Threads and processes may share a folder, and threads a
     Store. Use `Store.open`, best as a context manager.
     """
 
@@ -28,6 +30,8 @@ class Store:
         self.assets = Assets(home / "assets", database)
         self.clips = Clips(database)
         self.measurements = Measurements(database)
+        self.models = Models(database)
+        self.statistics = Statistics(database)
 
     @classmethod
     def open(cls, home: str | Path) -> Self:

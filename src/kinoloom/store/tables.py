@@ -120,10 +120,31 @@ class ClipRow(Base):
     scores: Mapped[dict[str, Any]] = mapped_column(JSON)
     versions: Mapped[dict[str, Any]] = mapped_column(JSON)
     warnings: Mapped[list[str]] = mapped_column(JSON)
+    takes: Mapped[list[dict[str, Any]]] = mapped_column(JSON)
 
     assets: Mapped[list[ClipAssetRow]] = relationship(
         lazy="selectin", passive_deletes=True, cascade="all, delete-orphan"
     )
+
+
+class AcceptedLicenceRow(Base):
+    """A licence that the user accepted for a model."""
+
+    __tablename__ = "accepted_licences"
+
+    model: Mapped[str] = mapped_column(String(200), primary_key=True)
+    licence: Mapped[str] = mapped_column(String(1000), primary_key=True)
+    accepted_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class PinnedRevisionRow(Base):
+    """The commit of a repository that was downloaded and is used from then on."""
+
+    __tablename__ = "pinned_revisions"
+
+    repo: Mapped[str] = mapped_column(String(200), primary_key=True)
+    revision: Mapped[str] = mapped_column(String(64))
+    pinned_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
 class MeasurementRow(Base):
@@ -146,3 +167,15 @@ class MeasurementRow(Base):
     load_seconds: Mapped[float] = mapped_column(Double)
     overhead_seconds: Mapped[float] = mapped_column(Double)
     peak_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    placement: Mapped[str] = mapped_column(String(20))
+    tiling: Mapped[bool]
+    acceleration: Mapped[str] = mapped_column(String(20))
+
+
+class CounterRow(Base):
+    """How often something happened, over all processes and starts."""
+
+    __tablename__ = "counters"
+
+    name: Mapped[str] = mapped_column(String(80), primary_key=True)
+    value: Mapped[int] = mapped_column(BigInteger)

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from kinoloom.backends.local import loader
-from kinoloom.catalog.card import ModelCard, Source
+from kinoloom.catalog.card import ModelCard
+from kinoloom.catalog.source import Source
 from kinoloom.errors import InsufficientMemory, KinoloomError, ModelBroken, ModelNotFound
 
 CPU = torch.device("cpu")

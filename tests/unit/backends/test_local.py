@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from kinoloom.backends.base import Inputs, Progress, Take
 from kinoloom.backends.local.backend import LocalBackend
-from kinoloom.catalog.card import ModelCard, Source
+from kinoloom.catalog.card import ModelCard
+from kinoloom.catalog.source import Source
 from kinoloom.errors import InsufficientMemory, InvalidRequest, MissingPackage, ModelBroken
 from kinoloom.request import Task
 

@@ -11,8 +11,9 @@ import yaml
 from pydantic import ValidationError
 
 import kinoloom
-from kinoloom.catalog.card import ModelCard, Schedule, Source
+from kinoloom.catalog.card import ModelCard, Schedule
 from kinoloom.catalog.loader import Catalog
+from kinoloom.catalog.source import Source
 
 SPARK: dict[str, Any] = Catalog.load().get("spark").model_dump(mode="json", exclude_none=True)
 
@@ -65,7 +66,7 @@ def test_a_card_survives_json_and_yaml() -> None:
         (
             lambda d: d["pipelines"]["i2v"].update(inputs={}),
             "pipelines",
-            "i2v takes the inputs: image; the card maps: none",
+            "i2v takes the inputs: image (and may take keyframes, references); the card maps: none",
         ),
         (lambda d: d.pop("extend"), "", "belong together"),
         (lambda d: d["extend"].update(context_frames=8), "", "context_frames 8"),

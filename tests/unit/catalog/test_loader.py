@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import json
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from kinoloom.catalog.loader import MAX_CARD_BYTES, Catalog, CatalogProblems, read_card
+from kinoloom.catalog.loader import Catalog
+from kinoloom.catalog.reading import MAX_CARD_BYTES, CatalogProblems, read_cards
 from kinoloom.errors import ModelNotFound
 from kinoloom.planner.vocabulary import unknown_words
 
@@ -80,12 +82,12 @@ def test_a_users_card_joins(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", ["weights/mine", "./weights/mine"])
 def test_a_users_weights_are_found_beside_the_card(tmp_path: Path, path: str) -> None:
     file = write(tmp_path, "mine.yaml", spark(id="mine", source={"path": path}))
-    assert read_card(file).source.folder == tmp_path / "weights/mine"
+    assert read_cards(file)[0].source.folder == tmp_path / "weights/mine"
 
 
 def test_absolute_weights_stay_where_they_are(tmp_path: Path) -> None:
     file = write(tmp_path, "mine.yaml", spark(id="mine", source={"path": "/models/mine"}))
-    assert read_card(file).source.folder == Path("/models/mine")
+    assert read_cards(file)[0].source.folder == Path("/models/mine")
 
 
 def test_a_users_card_takes_the_place_of_ours_and_says_so(tmp_path: Path) -> None:
@@ -132,7 +134,7 @@ def test_a_broken_card_is_reported_and_hides_no_other(tmp_path: Path) -> None:
 def test_a_mistyped_field_gets_a_suggestion(tmp_path: Path) -> None:
     file = write(tmp_path, "a.yaml", spark(licens={"id": "x"}))
     with pytest.raises(CatalogProblems, match="1 model card") as caught:
-        read_card(file)
+        read_cards(file)
     assert "licens: no such field; did you mean licence?" in caught.value.cause
 
 
@@ -171,7 +173,7 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_be_opened(tmp_path: Path) -> None:
     with pytest.raises(CatalogProblems) as caught:
-        read_card(tmp_path / "none.yaml")
+        read_cards(tmp_path / "none.yaml")
     assert "No such file" in caught.value.cause
 
 
@@ -190,3 +192,67 @@ def test_sparks_card_lists_the_words_that_its_tokenizer_reads() -> None:
         for phrase in phrases:
             assert unknown_words(phrase, vocabulary) == []
     assert set(vocabulary.ignored) == set(trained["ignored"])
+
+
+FAMILY = """\
+shared:
+  title: Shared
+  sizes: {default: [64, 64]}
+models:
+  - {id: one, source: {path: one}}
+  - {id: two, title: Two, source: {path: two}, sizes: {default: [32, 32]}}
+"""
+
+
+def write_family(folder: Path, text: str = FAMILY) -> Path:
+    """A family's file made of spark's card, with what `text` says on top."""
+    card = yaml.safe_load((resources.files("kinoloom.catalog") / "cards/spark.yaml").read_text())
+    says = yaml.safe_load(text)
+    for name in ("id", "source", "title"):
+        del card[name]
+    card["sizes"] |= {"multiple_of": 32, "minimum": 32, "only_native": False}
+    sizes = says["shared"].pop("sizes", {})
+    says["shared"] = card | says["shared"] | {"sizes": card["sizes"] | sizes}
+    for model in says["models"]:
+        if "sizes" in model:
+            model["sizes"]["native"] = [[32, 32], [64, 64]]
+    says["shared"]["sizes"]["native"] = [[64, 64]]
+    file = folder / "family.yaml"
+    file.write_text(yaml.safe_dump(says), encoding="utf-8")
+    return file
+
+
+def test_a_family_shares_what_its_models_do_not_say(tmp_path: Path) -> None:
+    one, two = read_cards(write_family(tmp_path))
+    assert (one.id, one.title, one.sizes.default) == ("one", "Shared", (64, 64))
+    assert (two.id, two.title, two.sizes.default) == ("two", "Two", (32, 32))
+    assert two.sizes.native == [(32, 32), (64, 64)]  # a list takes the place of the shared one
+    assert one.sizes.multiple_of == two.sizes.multiple_of == 32  # mappings are merged
+    assert two.source.folder == tmp_path / "two"
+
+
+def test_mistakes_in_a_family_say_in_which_model(tmp_path: Path) -> None:
+    file = write_family(tmp_path, FAMILY + "  - {id: two, source: {path: x}}\n  - {id: No!}\n")
+    with pytest.raises(CatalogProblems) as caught:
+        read_cards(file)
+    said = {p.field: p.reason for p in caught.value.problems}
+    assert said["models"] == "the id 'two' stands twice"
+    assert said["models.3.source"] == "is missing"
+    assert "models.3.id" in said
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("models: 7", "must be a list"),
+        ("models: [7]", "must be a list"),
+        ("shared: 7\nmodels: []", "must be a mapping"),
+        ("id: x\nmodels: []", "not id"),
+    ],
+)
+def test_a_family_that_is_none(tmp_path: Path, text: str, reason: str) -> None:
+    file = tmp_path / "family.yaml"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(CatalogProblems) as caught:
+        read_cards(file)
+    assert reason in caught.value.cause

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from kinoloom.catalog.loader import Catalog
+from kinoloom.config import Settings
 from kinoloom.planner import resolve
 from kinoloom.planner.plan import Plan
+from kinoloom.planner.resolve import Machine
 from kinoloom.request import VideoRequest
 from kinoloom.store.store import Store
 
@@ -19,7 +21,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 @pytest.fixture
-def make_plan(tiny_cards: Path) -> Callable[..., Plan]:
+def make_plan(tiny_cards: Path, tmp_path: Path) -> Callable[..., Plan]:
     """A plan for the tiny model from the fields of a request."""
     catalog = Catalog.load(tiny_cards)
 
@@ -28,8 +30,8 @@ def make_plan(tiny_cards: Path) -> Callable[..., Plan]:
         return resolve.plan(
             request,
             catalog=catalog,
-            default_model="tiny",
-            device="cpu x1",
+            settings=Settings(home=tmp_path / "home", default_model="tiny"),
+            machine=Machine("cpu x1"),
             measurements=measurements,  # type: ignore[arg-type]
         )
 

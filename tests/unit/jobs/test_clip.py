@@ -10,6 +10,7 @@ from PIL import Image
 from kinoloom.api import measurements_of
 from kinoloom.backends.local.backend import LocalBackend
 from kinoloom.catalog.card import ModelCard
+from kinoloom.config import Settings
 from kinoloom.errors import InsufficientMemory, ModelBroken, OutputFailed
 from kinoloom.jobs import clip as module
 from kinoloom.jobs.clip import make_clip, read_inputs, take_of
@@ -29,8 +30,8 @@ Make = Callable[..., ClipRecord]
 
 
 @pytest.fixture(scope="module")
-def backend() -> LocalBackend:
-    return LocalBackend()
+def backend(tmp_path_factory: pytest.TempPathFactory) -> LocalBackend:
+    return LocalBackend(Settings(home=tmp_path_factory.mktemp("home")))
 
 
 @pytest.fixture
@@ -43,9 +44,10 @@ def make(backend: LocalBackend, tiny_card: ModelCard, store: Store, out: Path) -
     """Make the clip of a plan with the tiny model."""
 
     def run(plan: Plan, listener: Listener | None = None) -> ClipRecord:
-        return make_clip(
+        made = make_clip(
             plan, tiny_card, backend=backend, store=store, outputs=out, listener=listener
         )
+        return made.record
 
     return run
 
@@ -130,7 +132,8 @@ def test_a_render_teaches_the_next_estimate(make: Make, make_plan: MakePlan, sto
     assert (known.width, known.height, known.frames, known.steps) == (64, 64, 9, 2)
     assert known.guided
     total = known.load_seconds + known.overhead_seconds + known.steps * known.seconds_per_step
-    assert total == pytest.approx(record.timings["total"], abs=1e-3)
+    # Scoring and writing are not part of it.
+    assert 0.3 * record.timings["total"] < total <= record.timings["total"]
     assert estimate_of() == "measured"
     assert estimate_of(frames=17) == "interpolated"
 

@@ -85,6 +85,8 @@ def test_an_event_as_data() -> None:
         "steps": 4,
         "elapsed": 1.235,
         "eta": 2.0,
+        "take": 1,
+        "takes": 1,
     }
     assert Event("load").as_dict()["eta"] is None
 

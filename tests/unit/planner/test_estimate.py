@@ -134,6 +134,8 @@ def test_guidance_measured_the_other_way_counts_twice_or_half() -> None:
         replace(BASE, seconds_per_step=float("nan")),
         replace(BASE, overhead=-1.0),
         replace(BASE, frames=0),
+        replace(BASE, placement="model_offload"),
+        replace(BASE, acceleration="fast"),
     ],
 )
 def test_what_was_measured_elsewhere_or_wrongly_does_not_count(other: Measurement) -> None:
@@ -149,3 +151,17 @@ def test_measurements_may_be_asked_for() -> None:
 
     assert ask(store) == ask([BASE])
     assert asked == [("spark", "cpu")]
+
+
+def test_only_the_same_placement_and_acceleration_tell() -> None:
+    offloaded = replace(BASE, placement="group_offload", seconds_per_step=0.9)
+    fast = replace(BASE, acceleration="fast", seconds_per_step=0.05)
+    known = [BASE, offloaded, fast]
+    assert seconds(known) == pytest.approx(20 * 0.2 + 1)
+    assert seconds(known, placement="group_offload") == pytest.approx(20 * 0.9 + 1)
+    assert seconds(known, acceleration="fast") == pytest.approx(20 * 0.05 + 1)
+    assert ask(known, placement="group_offload", acceleration="fast").source == "card"
+
+
+def test_tiles_change_no_step() -> None:
+    assert ask([replace(BASE, tiling=True)]) == ask([BASE])

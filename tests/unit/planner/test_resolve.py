@@ -11,11 +11,12 @@ import pytest
 
 from kinoloom.catalog.card import ModelCard
 from kinoloom.catalog.loader import Catalog
+from kinoloom.config import Settings
 from kinoloom.errors import InvalidMedia, InvalidRequest, ModelNotFound
 from kinoloom.planner.estimate import Measurement
 from kinoloom.planner.inputs import ImageInput, Inputs, VideoInput
 from kinoloom.planner.plan import Adjustment, Plan
-from kinoloom.planner.resolve import draw_seed, plan
+from kinoloom.planner.resolve import Machine, draw_seed, plan
 from kinoloom.request import VideoRequest
 
 SPARK = Catalog.load().get("spark")
@@ -47,8 +48,8 @@ def planned(*cards: ModelCard, **values: Any) -> Plan:
     return plan(
         VideoRequest.checked(**({"prompt": PROMPT} | values)),
         catalog=Catalog({c.id: c for c in chosen}),
-        default_model=chosen[0].id,
-        device="cpu",
+        settings=Settings(home=Path("home"), default_model=chosen[0].id),
+        machine=Machine("cpu"),
         rng=lambda: 4711,
         **options,
     )
@@ -324,10 +325,11 @@ def test_planning_from_words_loads_no_heavy_library() -> None:
     code = (
         "import sys\n"
         "from kinoloom.catalog.loader import Catalog\n"
-        "from kinoloom.planner.resolve import plan\n"
+        "from kinoloom.planner.resolve import Machine, plan\n"
         "from kinoloom.request import VideoRequest\n"
-        "plan(VideoRequest(prompt='x'), catalog=Catalog.load(), default_model='spark',"
-        " device='cpu')\n"
+        "from kinoloom.config import Settings\n"
+        "plan(VideoRequest(prompt='x'), catalog=Catalog.load(), settings=Settings(home='none'),"
+        " machine=Machine('cpu'))\n"
         "print(sorted({'torch', 'cv2', 'av', 'PIL', 'sqlalchemy', 'numpy'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -223,8 +223,12 @@ def test_a_damaged_database(tmp_path: Path) -> None:
     path = tmp_path / DATABASE_NAME
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        size = connection.execute("PRAGMA page_size").fetchone()[0]
+        page = connection.execute(
+            "SELECT rootpage FROM sqlite_master WHERE name = 'assets'"
+        ).fetchone()[0]
     content = bytearray(path.read_bytes())
-    content[8192:] = os.urandom(len(content) - 8192)  # the tables' pages; the schema stays
+    content[(page - 1) * size : page * size] = os.urandom(size)  # the schema stays
     path.write_bytes(content)
     with Store.open(tmp_path) as store, pytest.raises(StoreBroken):
         store.assets.put_bytes(b"more", "data")

@@ -1,12 +1,18 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import create_engine, text
 
 from kinoloom.store import Store
 from kinoloom.store import measurements as module
+from kinoloom.store.database import MIGRATIONS
 from kinoloom.store.measurements import Measurement
+from kinoloom.store.store import DATABASE_NAME
 
 
 def measurement(**values: Any) -> Measurement:
@@ -35,6 +41,39 @@ def test_a_measurement_comes_back_as_it_was(store: Store, peak: int | None) -> N
     kept = measurement(peak_bytes=peak)
     store.measurements.add(kept)
     assert store.measurements.recent("cpu", "spark") == (kept,)
+
+
+def test_how_it_was_rendered_comes_back(store: Store) -> None:
+    kept = measurement(placement="group_offload", tiling=True, acceleration="fast")
+    store.measurements.add(kept)
+    assert store.measurements.recent("cpu", "spark") == (kept,)
+
+
+def test_what_was_measured_before_says_how_every_render_was_then(tmp_path: Path) -> None:
+    file = tmp_path / DATABASE_NAME
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    engine = create_engine(f"sqlite:///{file}")
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0002")
+        connection.execute(
+            text(
+                "INSERT INTO measurements VALUES (7, '2026-11-21 10:00:00', 'cpu', 'spark', '',"
+                " 256, 160, 25, 20, 1, 0.25, 1.0, 0.5, NULL)"
+            )
+        )
+    engine.dispose()
+    with Store.open(tmp_path) as store:
+        (found,) = store.measurements.recent("cpu", "spark")
+        assert (found.placement, found.tiling, found.acceleration) == (
+            "resident",
+            False,
+            "lossless",
+        )
+        assert (found.seconds_per_step, found.frames, found.peak_bytes) == (0.25, 25, None)
+        store.measurements.add(measurement(placement="sequential"))
+        assert len(store.measurements.recent("cpu", "spark")) == 2
 
 
 def test_nothing_known(store: Store) -> None:

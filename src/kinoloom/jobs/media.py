@@ -1,0 +1,79 @@
+"""How do the given pictures and videos become what a backend is handed?"""
+
+from __future__ import annotations
+
+from collections import deque
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kinoloom.backends.base import Frame, Frames, Inputs, Keyframe
+from kinoloom.media.images import fit, load_image
+from kinoloom.media.reader import read_frames
+from kinoloom.planner.inputs import VideoInput
+from kinoloom.planner.plan import Plan
+from kinoloom.store.store import Store
+
+_WHITE = 128
+"""Grey level from which on a mask's pixel counts as white."""
+
+
+def read_inputs(plan: Plan) -> Inputs:
+    """The plan's pictures at its size: covered and cut at the centre; references as they are.
+
+    Raises InvalidMedia.
+    """
+    found = plan.inputs
+    size = plan.width, plan.height
+    return Inputs(
+        image=fit(load_image(found.image.path), *size) if found.image else None,
+        last_image=fit(load_image(found.last_image.path), *size) if found.last_image else None,
+        video=_video(plan),
+        mask=_mask(plan),
+        references=tuple(load_image(r.path) for r in found.references),
+        keyframes=tuple(
+            Keyframe(k.index, fit(load_image(k.image.path), *size)) for k in found.keyframes
+        ),
+    )
+
+
+def keep_inputs(plan: Plan, store: Store) -> dict[str, str]:
+    """Put the given files into the store, so that the clip can be made again when they are gone.
+
+    Gives their digests by name. A folder of frames stays where it is.
+    """
+    return {
+        name: store.assets.put_file(media.path, "input").digest
+        for name, media in plan.inputs.files.items()
+        if media.path.is_file()
+    }
+
+
+def _video(plan: Plan) -> Frames | None:
+    """The last frames of the video that is continued, or the first ones of the inpainted."""
+    found = plan.inputs.video
+    if found is None:
+        return None
+    frames = read_frames(found.path)
+    if plan.task == "inpaint":
+        taken: list[Frame] = list(islice(frames, plan.frames))
+    else:
+        taken = list(deque(frames, maxlen=plan.context_frames))
+    return np.stack([fit(frame, plan.width, plan.height) for frame in taken])
+
+
+def _mask(plan: Plan) -> NDArray[np.uint8] | None:
+    """A mask for each frame: [T, H, W], 255 where the video is made anew, else 0."""
+    found = plan.inputs.mask
+    if found is None:
+        return None
+    if isinstance(found, VideoInput):
+        pictures = islice(read_frames(found.path), plan.frames)
+        return np.stack([_binary(frame, plan) for frame in pictures])
+    return np.repeat(_binary(load_image(found.path), plan)[None], plan.frames, axis=0)
+
+
+def _binary(picture: Frame, plan: Plan) -> NDArray[np.uint8]:
+    grey = fit(picture, plan.width, plan.height).mean(axis=2)
+    return np.where(grey >= _WHITE, 255, 0).astype(np.uint8)

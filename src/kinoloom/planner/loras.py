@@ -1,0 +1,83 @@
+"""Which LoRA files does a request, or a preset, load?
+
+They are found and looked at here, before any weights load: a name that nothing has, a pickle, or a
+LoRA of another family is an error of the plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from kinoloom.catalog.card import ModelCard
+from kinoloom.catalog.speed import PresetLora
+from kinoloom.config import Settings
+from kinoloom.errors import ModelNotFound
+from kinoloom.lora_request import LoraRequest
+from kinoloom.planner.weights import file_identity
+from kinoloom.weights.loras import check_lora
+from kinoloom.weights.places import Located, find_lora
+
+
+class PlannedLora(BaseModel):
+    """A LoRA as it was found: its file, what the file holds, and how it is applied."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    path: Path
+    digest: str
+    weight: float
+    component: str
+
+
+def plan_loras(
+    asked: Iterable[LoraRequest],
+    preset: Iterable[PresetLora],
+    card: ModelCard,
+    located: Located | None,
+    settings: Settings,
+) -> tuple[PlannedLora, ...]:
+    """The LoRAs of the preset, then those that the user asked for.
+
+    Raises ModelNotFound when one is not here, and what `check_lora` raises for one that does not
+    fit the model, which can only be seen when the model was `located`.
+    """
+    found = []
+    for lora in preset:
+        source = lora.source
+        inside = "/".join(p for p in (source.subfolder, source.file) if p)
+        name = f"{source.repo}:{inside}" if source.repo else str(source.path)
+        try:
+            path = find_lora(name, card.family, settings)
+        except ModelNotFound as error:
+            raise ModelNotFound(
+                f"The preset's LoRA {name} is not on this machine.",
+                hints=[f"kinoloom models pull {card.id}", "or leave the preset out"],
+            ) from error
+        found.append(_planned(name, path, lora.weight, lora.component))
+    for request in asked:
+        path = find_lora(request.name, card.family, settings)
+        found.append(_planned(request.name, path, request.weight, "transformer"))
+    for planned in found:
+        check_lora(planned.path, *_denoisers(located, planned.component))
+    return tuple(found)
+
+
+def _denoisers(located: Located | None, component: str) -> list[Path]:
+    """Where the weights lie that a LoRA changes; a UNet is what some models have in their place."""
+    if located is None or located.folder is None:
+        return []
+    # A motion module's layers become the UNet's own.
+    unet = ("unet", "motion_adapter")
+    names = (component, *unet) if component == "transformer" else (component,)
+    places = [located.parts.get(name, located.folder / name) for name in names]
+    return [place for place in places if place.is_dir()]
+
+
+def _planned(name: str, path: Path, weight: float, component: str) -> PlannedLora:
+    return PlannedLora(
+        name=name, path=path, digest=file_identity(path), weight=weight, component=component
+    )

@@ -1,0 +1,40 @@
+"""How often did things happen here, over all processes and starts?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sqlalchemy import select
+from sqlalchemy.dialects.sqlite import insert
+
+from kinoloom.store.cache.bytes import HITS, MISSES
+from kinoloom.store.database import Database
+from kinoloom.store.tables import CounterRow
+
+
+class Statistics:
+    """The counters of a store."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, name: str, n: int = 1) -> None:
+        """Count `n` more of `name`."""
+        added = insert(CounterRow).values(name=name, value=n)
+        added = added.on_conflict_do_update(
+            index_elements=[CounterRow.name],
+            set_={"value": CounterRow.value + added.excluded.value},
+        )
+        with self._database.writing() as session:
+            session.execute(added)
+
+    def totals(self) -> dict[str, int]:
+        """Every counter by its name."""
+        with self._database.reading() as session:
+            return {row.name: row.value for row in session.scalars(select(CounterRow))}
+
+
+def hit_rate(totals: Mapping[str, int]) -> float | None:
+    """The share of embeddings that were in the cache, 0..1; None when none was asked for."""
+    hits, misses = totals.get(HITS, 0), totals.get(MISSES, 0)
+    return hits / (hits + misses) if hits + misses else None
