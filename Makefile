@@ -59,10 +59,8 @@ test: $(STAMPS)/test-$(KEY)  ## Run every check and every test (PYTEST_FLAGS=...
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
 .PHONY: bench
-bench: $(STAMPS)/test-$(KEY)  ## Measure overhead, start-up, scoring and encoding
-	@for file in $$(grep -l '^if __name__ == "__main__"' benchmarks/*.py); do \
-		$(BIN)/python -m "benchmarks.$$(basename "$$file" .py)"; echo; \
-	done
+bench: $(STAMPS)/test-$(KEY)  ## Measure how fast it is, and write docs/benchmarks.md
+	$(BIN)/python -m benchmarks
 
 .PHONY: install
 install: $(STAMPS)/test-$(KEY)  ## Install for development: .venv with the local and dev extras

@@ -1,1 +1,1 @@
-"""How fast is it? Each module prints a small table: `python -m benchmarks.scoring`."""
+"""How fast is it? `python -m benchmarks` asks all, `python -m benchmarks.scoring` only one."""

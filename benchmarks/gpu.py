@@ -34,6 +34,7 @@ from kinoloom.backends.local.residency import release
 from kinoloom.backends.local.speed import apply_speed, remove_speed
 from kinoloom.catalog.card import ModelCard
 from kinoloom.catalog.loader import Catalog
+from kinoloom.errors import KinoloomError
 from kinoloom.planner.acceleration import resolve_speed
 from kinoloom.request import Level
 
@@ -187,7 +188,7 @@ def measured(
 
 
 def rows(work: Work, device: torch.device, dtype: torch.dtype) -> Iterator[Row]:
-    """The bare pipeline, then each level; a level that runs out of memory has infinite seconds."""
+    """The bare pipeline, then each level; one that fails says why and takes infinite seconds."""
     pipe = pipeline(work, device, dtype)
     given = arguments(work, pipe, device, dtype)
     bare, seconds, most = measured(pipe, given, work, None, device)
@@ -206,8 +207,9 @@ def rows(work: Work, device: torch.device, dtype: torch.dtype) -> Iterator[Row]:
         offload.apply(pipe, "resident", False, device, dtype)
         try:
             latents, seconds, most = measured(pipe, given, work, speed, device)
-        except torch.OutOfMemoryError:
-            yield Row(level, "out of memory", math.inf, None)
+        except (RuntimeError, KinoloomError) as error:  # a kernel that this GPU has not, memory
+            reason = f"{type(error).__name__}: {error}".splitlines()[0][:120].replace("|", "/")
+            yield Row(level, f"{described(speed)}; failed, {reason}", math.inf, None)
         else:
             farthest, psnr = difference(latents, bare)
             yield Row(level, described(speed), seconds, most, farthest, psnr)

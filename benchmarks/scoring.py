@@ -12,12 +12,13 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
+from benchmarks.effort import repeats
 from benchmarks.machine import machine_line
 from kinoloom.quality.score import score
 
 TARGET = 1.5
 FRAMES, HEIGHT, WIDTH = 121, 480, 720
-ROUNDS = 3
+ROUNDS = repeats(3)
 
 
 def moving_texture() -> np.ndarray:

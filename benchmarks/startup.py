@@ -11,10 +11,11 @@ import subprocess
 import sys
 import time
 
+from benchmarks.effort import repeats
 from benchmarks.machine import machine_line
 
 TARGET = 0.25
-ROUNDS = 15
+ROUNDS = repeats(15, 2)
 COMMANDS = {
     "python -c pass": ("-c", "pass"),
     "import kinoloom": ("-c", "import kinoloom"),

@@ -23,6 +23,7 @@ from kinoloom.request import VideoRequest
 
 if TYPE_CHECKING:
     from kinoloom.backends.base import Backend, Placement
+    from kinoloom.backends.local.parallel import Group
     from kinoloom.catalog.loader import Catalog
     from kinoloom.clip import Clip
     from kinoloom.jobs.progress import Event, Listener
@@ -41,12 +42,8 @@ def plan(prompt: str | VideoRequest = "", **options: Any) -> Plan:
 
     `options` are the fields of `VideoRequest`. Raises KinoloomError.
     """
-    from kinoloom.store.store import Store
-
     settings = load_settings()
-    request = _request(prompt, options)
-    with Store.open(settings.home) as store:
-        return _plan(request, settings, load_catalog(settings), store)
+    return plan_request(_request(prompt, options), settings)
 
 
 def generate(
@@ -120,39 +117,38 @@ def run(
     """Plan and make one clip; `on_plan` sees the plan before anything is spent."""
     from kinoloom.clip import Clip
     from kinoloom.jobs.clip import make_clip
-    from kinoloom.store.store import Store
+    from kinoloom.store.held import held_store
 
+    join_others()
     catalog = load_catalog(settings)
-    with Store.open(settings.home) as store:
-        resolved = _plan(request, settings, catalog, store)
-        if on_plan is not None:
-            on_plan(resolved)
-        made = make_clip(
-            resolved,
-            catalog.get(resolved.model),
-            backend=backend_for(resolved.backend, settings),
-            store=store,
-            outputs=settings.outputs,
-            listener=on_progress,
-        )
+    store = held_store(settings.home)
+    resolved = _plan(request, settings, catalog, store)
+    if on_plan is not None:
+        on_plan(resolved)
+    made = make_clip(
+        resolved,
+        catalog.get(resolved.model),
+        backend=backend_for(resolved.backend, settings),
+        store=store,
+        outputs=settings.outputs,
+        listener=on_progress,
+    )
     return Clip(made.record, reused=made.reused)
 
 
 def plan_request(request: VideoRequest, settings: Settings) -> Plan:
     """The plan of a checked request under given settings."""
-    from kinoloom.store.store import Store
+    from kinoloom.store.held import held_store
 
-    with Store.open(settings.home) as store:
-        return _plan(request, settings, load_catalog(settings), store)
+    return _plan(request, settings, load_catalog(settings), held_store(settings.home))
 
 
 def remake(file: Path, changes: dict[str, Any], settings: Settings) -> Remake:
     """The request that makes the clip in `file` again, with `changes`; see `read_remake`."""
     from kinoloom.remake import read_remake
-    from kinoloom.store.store import Store
+    from kinoloom.store.held import held_store
 
-    with Store.open(settings.home) as store:
-        return read_remake(file, _with_format(changes), store)
+    return read_remake(file, _with_format(changes), held_store(settings.home))
 
 
 def backend_for(name: str, settings: Settings) -> Backend:
@@ -164,7 +160,23 @@ def backend_for(name: str, settings: Settings) -> Backend:
 def _local(settings: Settings) -> Backend:
     from kinoloom.backends.local.backend import LocalBackend
 
+    if (group := join_others()) is not None:
+        from kinoloom.backends.local.parallel import FirstBackend
+
+        return FirstBackend(settings, group)
     return LocalBackend(settings)
+
+
+def join_others() -> Group | None:
+    """The processes that a launcher such as torchrun started with this one, to render together.
+
+    None when there are no others. Only the first of them returns from it; see `parallel.join`.
+    """
+    if "WORLD_SIZE" not in os.environ:
+        return None
+    from kinoloom.backends.local.parallel import join
+
+    return join()
 
 
 def _plan(request: VideoRequest, settings: Settings, catalog: Catalog, store: Store) -> Plan:
@@ -186,8 +198,11 @@ def machine_of(settings: Settings) -> Machine:
     from kinoloom.planner.resolve import Machine
 
     device = hardware.device_label(settings.device)
+    if (group := join_others()) is not None:
+        device += f" in {group.here.size} processes"  # which take another time
     # What this process holds is given back before something else is loaded.
-    free, ram = hardware.memory(device, ours=True), hardware.memory("cpu", ours=True)
+    ram = hardware.memory("cpu", ours=True)
+    free = ram if device.startswith("cpu") else hardware.memory(device, ours=True)
     return Machine(
         device,
         free=free[0] if free is not None else None,

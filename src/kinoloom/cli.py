@@ -6,6 +6,7 @@ here. Heavy imports happen inside the commands, so that ``--help`` answers at on
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -221,12 +222,14 @@ def batch(
     view = view_for(as_json, quiet)
     with outcome(view):
         from kinoloom import api
+        from kinoloom.media.output import disk_errors
         from kinoloom.prompts import read_prompts
 
-        settings = settings_now()
+        settings, prompts = settings_now(), read_prompts(file)
         if output is not None:
-            output.mkdir(parents=True, exist_ok=True)
-        requests = [api.build_request(prompt=prompt, **values) for prompt in read_prompts(file)]
+            with disk_errors(output):
+                output.mkdir(parents=True, exist_ok=True)
+        requests = [api.build_request(prompt=prompt, **values) for prompt in prompts]
         for request in requests:
             view.done(api.run(request, settings, on_plan=view.plan, on_progress=view.progress))
 
@@ -355,6 +358,10 @@ def doctor(as_json: AsJson = False) -> None:
 
 def main() -> NoReturn:
     """The entry point of the `kinoloom` command."""
+    if "WORLD_SIZE" in os.environ:  # set by a launcher: what follows is for the first process only
+        from kinoloom import api
+
+        api.join_others()
     app()
     raise SystemExit(0)
 

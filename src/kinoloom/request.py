@@ -151,7 +151,8 @@ def _examine(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
         if value is None and name in _OPTIONAL:
             clean[name] = None
             continue
-        if name in _SEVERAL and (value is None or value == () or value == []):
+        empty = isinstance(value, list | tuple | Mapping) and not value
+        if name in _SEVERAL and (value is None or empty):
             continue
         try:
             clean[name] = test(value)

@@ -150,6 +150,7 @@ def drive(card: ModelCard, task: Task, place: Path, worded: bool) -> None:
     assert len(total) == 1, what
     assert steps == list(range(1, total.pop() + 1)), what
     assert any(e.preview is not None for e in events), what
+    assert info.has_audio == card.audio, what
     assert clip.frames.std() > 1, f"{what}: nothing to see"
 
     anew = {"cache": "bypass"}

@@ -194,6 +194,71 @@ def test_an_input_comes_from_its_place_where_the_store_has_it_not(
     assert "--image" in caught.value.hints[0]
 
 
+def test_what_else_was_asked_is_asked_again(forge: Forge, store: Store) -> None:
+    asked = {
+        "loras": [{"name": "film-look", "weight": 0.8}],
+        "preset": "turbo",
+        "acceleration": "balanced",
+        "candidates": 4,
+        "cache": "bypass",
+    }
+    request = read_remake(forge(request=asked), {}, store).request
+    assert [(x.name, x.weight) for x in request.loras] == [("film-look", 0.8)]
+    assert (request.preset, request.acceleration) == ("turbo", "balanced")
+    assert (request.candidates, request.cache) == (1, "use"), "the clip is one take, with its seed"
+    changed = read_remake(forge(request=asked), {"acceleration": "fast"}, store).request
+    assert (changed.preset, changed.acceleration) == ("turbo", "fast")
+    for odd in ({"loras": "x" * 99999}, {"loras": [5]}, {"preset": {}}, {"acceleration": 7}):
+        with pytest.raises(InvalidRequest):
+            read_remake(forge(request=odd), {}, store)
+
+
+def test_every_kind_of_input_comes_back(forge: Forge, store: Store, tmp_path: Path) -> None:
+    files = [picture(tmp_path, f"{i}.png", 10 * i) for i in range(4)]
+    digests = [store.assets.put_file(file, "input").digest for file in files]
+    places = [store.assets.path(digest) for digest in digests]
+    inpainted = {
+        "video": entry("gone", digests[0]),
+        "mask": entry("gone", digests[1]),
+        "references": [entry("gone", digests[2]), entry("gone", digests[3])],
+    }
+    request = read_remake(forge(inputs=inpainted), {}, store).request
+    assert (request.video, request.mask) == (places[0], places[1])
+    assert request.references == (places[2], places[3])
+    other = read_remake(forge(inputs=inpainted), {"references": [files[0]]}, store).request
+    assert (other.video, other.mask, other.references) == (places[0], places[1], (files[0],))
+    other = read_remake(forge(inputs=inpainted), {"mask": files[3]}, store).request
+    assert (other.video, other.mask) == (places[0], files[3])
+    keyed = {"keyframes": [{"index": 8, "image": entry("gone", digests[0])}]}
+    assert read_remake(forge(inputs=keyed), {}, store).request.keyframes == ((8, places[0]),)
+    lost = {"references": [entry(str(tmp_path / "none"))]}
+    with pytest.raises(InvalidMedia) as caught:
+        read_remake(forge(inputs=lost), {}, store)
+    assert "--reference FILE" in caught.value.hints[0]
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        {"keyframes": [5]},
+        {"keyframes": [{"index": 0}]},
+        {"keyframes": [{"index": 0, "image": "x"}]},
+        {"keyframes": {"index": 0}},
+        {"references": [5, "x"]},
+        {"references": "x"},
+        {"mask": [1]},
+    ],
+)
+def test_lists_of_a_wrong_shape_are_none_or_a_named_error(
+    forge: Forge, store: Store, inputs: object
+) -> None:
+    try:
+        request = read_remake(forge(inputs=inputs), {}, store).request
+    except (InvalidMedia, InvalidRequest):
+        return
+    assert (request.references, request.keyframes, request.mask) == ((), (), None)
+
+
 @pytest.mark.parametrize("name", ["image", "last_image", "video"])
 def test_an_input_that_is_gone_is_asked_for(
     forge: Forge, store: Store, tmp_path: Path, name: str

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kinoloom.errors import InvalidRequest, Problem
+from kinoloom.lora_request import LoraRequest
 from kinoloom.request import VideoRequest
 from kinoloom.request_checks import MAX_FRAMES, MAX_PROMPT, MAX_SEED, SIZE_NAMES
 
@@ -250,6 +251,12 @@ def test_a_name_must_be_one(name: str, value: Any) -> None:
         ({"image": "a.png"}, "i2v"),
         ({"image": "a.png", "last_image": "b.png"}, "flf2v"),
         ({"video": "a.mp4"}, "extend"),
+        ({"video": "a.mp4", "keyframes": {8: "k.png"}}, "extend"),
+        ({"video": "a.mp4", "mask": "m.png"}, "inpaint"),
+        ({"video": "a.mp4", "mask": "m.png", "references": ["r.png"]}, "inpaint"),
+        ({"references": ["r.png"]}, "r2v"),
+        ({"image": "a.png", "references": ["r.png"]}, "i2v"),
+        ({"keyframes": {0: "k.png"}}, "i2v"),
     ],
 )
 def test_the_task_follows_from_the_inputs(inputs: dict[str, str], task: str) -> None:
@@ -275,6 +282,22 @@ def test_the_task_follows_from_the_inputs(inputs: dict[str, str], task: str) -> 
             "image": st.sampled_from(["a.png", "folder/ä b.png"]).map(Path),
             "output": st.just(Path("out/clip.mp4")),
             "tier": st.sampled_from(["preview", "standard", "premium", "auto"]),
+            "references": st.lists(st.sampled_from(["a.png", "ä b.png"]), max_size=8),
+            "keyframes": st.dictionaries(
+                st.integers(0, MAX_FRAMES - 1), st.just(Path("k.png")), max_size=4
+            ),
+            "loras": st.lists(
+                st.builds(
+                    LoraRequest,
+                    name=st.sampled_from(["film-look", "owner/repo:a.safetensors", "./x"]),
+                    weight=st.floats(-2, 2),
+                ),
+                max_size=4,
+            ),
+            "preset": st.sampled_from(["four-steps", "turbo"]),
+            "acceleration": st.sampled_from(["lossless", "balanced", "fast"]),
+            "candidates": st.integers(1, 16),
+            "cache": st.sampled_from(["use", "bypass"]),
         },
     )
 )
@@ -310,3 +333,102 @@ def test_nonsense_is_a_named_error_and_never_another(values: dict[str, Any]) -> 
         told = None
         assert VideoRequest.checked(**request.model_dump()) == request
     assert told is None or told["problems"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("references", "r.png"),
+        ("references", ["a"] * 8),
+        ("keyframes", {0: "a.png", 24: Path("b.png")}),
+        ("keyframes", [(24, "b.png"), [0, "a.png"]]),
+        ("keyframes", ["24=b.png", "0=a=b.png"]),
+        ("loras", "film-look:0.8"),
+        ("loras", ["film-look", {"name": "b", "weight": 0.5}, LoraRequest(name="c")]),
+    ],
+)
+def test_several_things_may_be_given_in_every_way_that_is_plain(name: str, value: Any) -> None:
+    request = VideoRequest.checked(prompt="x", **{name: value})
+    data = json.loads(json.dumps(request.model_dump(mode="json"), allow_nan=False))
+    assert VideoRequest.checked(**data) == request
+    assert getattr(request, name)
+
+
+def test_keyframes_are_in_the_order_of_their_frames() -> None:
+    request = VideoRequest.checked(keyframes=["24=b.png", "0=a=b.png"])
+    assert request.keyframes == ((0, Path("a=b.png")), (24, Path("b.png")))
+
+
+def test_loras_as_text() -> None:
+    request = VideoRequest.checked(prompt="x", loras=["film-look:0.8", "o/r:f.safetensors"])
+    assert [(x.name, x.weight) for x in request.loras] == [
+        ("film-look", 0.8),
+        ("o/r:f.safetensors", 1.0),
+    ]
+
+
+@pytest.mark.parametrize("name", ["references", "keyframes", "loras"])
+@pytest.mark.parametrize("value", [None, (), [], {}])
+def test_none_of_several_things_is_none(name: str, value: Any) -> None:
+    assert getattr(VideoRequest.checked(prompt="x", **{name: value}), name) == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("mask", ""),
+        ("references", 5),
+        ("references", ["a"] * 9),
+        ("references", ["a", ""]),
+        ("references", ["a", 7]),
+        ("keyframes", "24"),
+        ("keyframes", ["24"]),
+        ("keyframes", ["x=a.png"]),
+        ("keyframes", ["-1=a.png"]),
+        ("keyframes", ["1.5=a.png"]),
+        ("keyframes", ["3=a.png", "3=b.png"]),
+        ("keyframes", ["3="]),
+        ("keyframes", [(1, "a.png", 2)]),
+        ("keyframes", {10**9: "a.png"}),
+        ("keyframes", {True: "a.png"}),
+        ("keyframes", dict.fromkeys(range(33), "a.png")),
+        ("loras", ""),
+        ("loras", ["a"] * 9),
+        ("loras", ["a:9"]),
+        ("loras", [{"name": "a", "weight": 3}]),
+        ("loras", [{"name": "a", "strength": 1}]),
+        ("loras", [{"weight": 1}]),
+        ("loras", [5]),
+        ("preset", ""),
+        ("preset", 5),
+        ("acceleration", "fastest"),
+        ("acceleration", None),
+        ("candidates", 0),
+        ("candidates", 17),
+        ("candidates", "3"),
+        ("candidates", None),
+        ("cache", "never"),
+        ("cache", None),
+        ("cache", True),
+    ],
+)
+def test_what_cannot_be_asked_for_is_a_named_mistake(name: str, value: Any) -> None:
+    values = {"prompt": "x", name: value} | ({"video": "v.mp4"} if name == "mask" else {})
+    found = problems(**values)
+    assert set(found) == {name}
+    assert found[name].allowed
+
+
+def test_the_nearest_value_is_named() -> None:
+    assert problems(prompt="x", candidates=17)["candidates"].nearest == 16
+    assert problems(prompt="x", acceleration="fastest")["acceleration"].nearest == "fast"
+    assert problems(prompt="x", cache="bypas")["cache"].nearest == "bypass"
+    assert problems(prompt="x", loras=["a:9"])["loras"].nearest == "a:2"
+
+
+def test_what_contradicts_itself_is_refused() -> None:
+    assert set(problems(prompt="x", mask="m.png")) == {"mask"}
+    assert set(problems(prompt="x", image="a.png", mask="m.png")) == {"mask"}
+    both = problems(prompt="x", video="v.mp4", mask="m.png", image="a.png")
+    assert "made anew" in both["image"].allowed
+    assert set(problems(references=["r.png"])) == {"prompt"}

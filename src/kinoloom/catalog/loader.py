@@ -7,6 +7,7 @@ read is left out and reported in `Catalog.problems`; it never hides the others.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from importlib import resources
 from pathlib import Path
 
@@ -110,9 +111,11 @@ class Catalog:
         return model in self._cards
 
 
-def _packaged() -> list[Path]:
+@cache
+def _packaged() -> tuple[Path, ...]:
+    """The files of our own cards, which stay what they are while a program runs."""
     folder = resources.files("kinoloom.catalog") / "cards"
-    return [Path(str(f)) for f in folder.iterdir() if f.name.endswith(".yaml")]
+    return tuple(Path(str(f)) for f in folder.iterdir() if f.name.endswith(".yaml"))
 
 
 def _users(folder: Path) -> list[Path]:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 from kinoloom.errors import InvalidMedia
+from kinoloom.jobs.naming import output_path
 from kinoloom.media.output import disk_errors, whole_file
 from kinoloom.media.settings import read_settings
 from kinoloom.planner.plan import Plan
@@ -27,23 +29,26 @@ def find_again(plan: Plan, store: Store) -> ClipRecord | None:
     if request.cache == "bypass" or plan.candidates > 1 or request.format == "png":
         return None
     for record in store.clips.by_plan_key(plan.key):
-        if record.format != request.format or not _is(record):
+        if record.format != request.format or not _is(record.path, record):
             continue
         target = request.output
         if target is None or target.absolute() == record.path:
             return record
         if target.is_dir():
-            target = target / record.path.name
+            there = target.absolute() / record.path.name
+            if _is(there, record):
+                return replace(record, path=there)
+            target = output_path(plan, target)
         with whole_file(target) as part, disk_errors(target):
             shutil.copyfile(record.path, part)
         return replace(record, path=target.absolute())
     return None
 
 
-def _is(record: ClipRecord) -> bool:
-    """Whether the file at the record's place is its clip."""
+def _is(place: Path, record: ClipRecord) -> bool:
+    """Whether the file at a place is the record's clip."""
     try:
-        settings = read_settings(record.path)
+        settings = read_settings(place)
     except (InvalidMedia, OSError):
         return False
     return settings is not None and settings.get("clip") == record.id

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,8 +39,11 @@ from kinoloom.planner.settle import (
 )
 from kinoloom.planner.steps import choose_steps
 from kinoloom.planner.vocabulary import vocabulary_warnings
-from kinoloom.request import VideoRequest
+from kinoloom.request import Task, VideoRequest
 from kinoloom.weights.places import Located, locate
+
+_SHOWN = 5
+"""Models that an error names; there are dozens."""
 
 _NOTICE_BEFORE_RETIREMENT = datetime.timedelta(days=60)
 
@@ -200,16 +203,26 @@ def _choose_model(
     card = catalog.get(request.model or default_model)
     task = request.task
     if task not in card.pipelines:
-        able = [c.id for c in catalog.doing(task)]
-        allowed = f"a model that can do {TASK_WORDS[task]}: {', '.join(able) or 'none is known'}"
         raise InvalidRequest(
-            [Problem("model", card.id, allowed, able[0] if able else None)],
+            [Problem("model", card.id, *_able(card, catalog.doing(task), default_model, task))],
             message=f"{card.title} cannot do {TASK_WORDS[task]}.",
             hints=[f"It can do: {', '.join(TASK_WORDS[t] for t in card.tasks)}."],
         )
     how = "as asked" if request.model else "the default model"
     notes.reasons.append(f"model {card.id}: {how}; it can do {TASK_WORDS[task]}")
     return card
+
+
+def _able(
+    card: ModelCard, others: Sequence[ModelCard], default_model: str, task: Task
+) -> tuple[str, str | None]:
+    """Which models can do a task, in words, and the one to take: the default, else a relative."""
+    first = sorted(others, key=lambda c: (c.id != default_model, c.family != card.family, c.id))
+    names = ", ".join(c.id for c in first[:_SHOWN]) or "none is known"
+    if len(first) > _SHOWN:
+        names += f" and {len(first) - _SHOWN} more (kinoloom models list --task {task})"
+    allowed = f"a model that can do {TASK_WORDS[task]}: {names}"
+    return allowed, first[0].id if first else None
 
 
 def _choose_backend(request: VideoRequest, card: ModelCard, notes: Notes) -> str:

@@ -7,6 +7,7 @@ saw, and the user should hear that before waiting for the wrong picture.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from kinoloom.catalog.card import ModelCard, Vocabulary
 
@@ -49,8 +50,13 @@ def _group(name: str, words: list[str]) -> str:
 
 
 def _known(vocabulary: Vocabulary) -> frozenset[str]:
-    phrases = [p for group in vocabulary.groups.values() for p in group]
-    return frozenset(w for phrase in (*phrases, *vocabulary.ignored) for w in _words(phrase))
+    phrases = (p for group in vocabulary.groups.values() for p in group)
+    return _words_of((*phrases, *vocabulary.ignored))
+
+
+@lru_cache(maxsize=8)
+def _words_of(phrases: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(word for phrase in phrases for word in _words(phrase))
 
 
 def _words(text: str) -> list[str]:

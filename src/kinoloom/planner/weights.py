@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from functools import lru_cache
 from pathlib import Path
+from stat import S_ISREG
 
 from kinoloom.catalog.source import Part, Source
 from kinoloom.weights.cache import commit_of
@@ -70,8 +71,9 @@ def _identity(place: Path) -> str:
     digest = hashlib.sha256()
     for file in sorted(place.rglob("*")):
         try:
-            if file.is_file() and file.suffix != ".md":
-                content = file_identity(file).removeprefix("sha256:")
+            stat = file.stat()
+            if S_ISREG(stat.st_mode) and file.suffix != ".md":
+                content = _content(file, stat.st_size, stat.st_mtime_ns)
                 digest.update(f"{file.relative_to(place).as_posix()}\n{content}\n".encode())
         except OSError:
             digest.update(f"{file.name}\nunreadable\n".encode())

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import delete, exc, select
+from sqlalchemy.orm import joinedload
 
 from kinoloom.store.database import Database
 from kinoloom.store.ids import new_id
@@ -148,8 +149,9 @@ class Clips:
     def by_plan_key(self, plan_key: str) -> Sequence[ClipRecord]:
         """The records of every clip that was made from the same plan, newest first."""
         query = select(ClipRow).where(ClipRow.plan_key == plan_key).order_by(ClipRow.id.desc())
+        query = query.options(joinedload(ClipRow.assets))  # one query, not two: it is asked often
         with self._database.reading() as session:
-            return [_record(row) for row in session.scalars(query)]
+            return [_record(row) for row in session.scalars(query).unique()]
 
     def delete(self, clip_id: str) -> bool:
         """Forget a record, not its file and not its assets; whether there was one."""

@@ -10,7 +10,6 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -35,7 +34,7 @@ class Database:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._engine = _shared_engine(path.absolute())
+        self._engine = _engine(path)
         self._writer = self._engine.execution_options(kinoloom_writes=True)
 
     @classmethod
@@ -79,12 +78,6 @@ class Database:
             raise  # the caller knows what its rows mean
         except exc.DBAPIError as error:
             raise failures.database_failure(error.orig, self.path) from error
-
-
-@lru_cache(maxsize=8)
-def _shared_engine(path: Path) -> Engine:
-    """The engine of a path, the same one each time: what it compiled once need not be again."""
-    return _engine(path)
 
 
 def _engine(path: Path, **options: Any) -> Engine:

@@ -97,7 +97,7 @@ class Measurements:
     ) -> Sequence[Measurement]:
         """The newest renders on this device with this model (and revision), newest first."""
         query = (
-            select(MeasurementRow)
+            select(*(getattr(MeasurementRow, name) for name in _COLUMNS))
             .where(MeasurementRow.device == device, MeasurementRow.model == model)
             .order_by(MeasurementRow.id.desc())
             .limit(KEEP_EACH)
@@ -105,7 +105,4 @@ class Measurements:
         if revision is not None:
             query = query.where(MeasurementRow.revision == revision)
         with self._database.reading() as session:
-            return tuple(
-                Measurement(**{name: getattr(row, name) for name in _COLUMNS})
-                for row in session.scalars(query)
-            )
+            return tuple(Measurement(**row) for row in session.execute(query).mappings())

@@ -6,7 +6,7 @@ of the setting `model_roots`; the ComfyUI tree of the setting `comfyui`. Nothing
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -61,11 +61,11 @@ class Places:
         self,
         roots: tuple[Path, ...] = (),
         tree: comfy.Comfy | None = None,
-        pins: Mapping[str, str] | None = None,
+        pins: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         self._tree = tree or comfy.Comfy()
         self._roots = (*roots, *self._tree.folders.get("diffusers", ()))
-        self._pins = pins or {}
+        self._pins = pins
 
     @classmethod
     def of(cls, settings: Settings) -> Places:
@@ -73,7 +73,7 @@ class Places:
 
         Raises InvalidRequest when the setting `comfyui` cannot be used.
         """
-        return cls(settings.model_roots, comfy.read(settings.comfyui), pinned(settings))
+        return cls(settings.model_roots, comfy.read(settings.comfyui), lambda: pinned(settings))
 
     def locate(self, card: ModelCard) -> Located:
         """Where the card's weights are, every file looked at.
@@ -195,7 +195,7 @@ class Places:
                 yield folder / subfolder
 
     def _candidates(self, repo: str, revision: str | None) -> Iterator[Path]:
-        yield from cache.snapshots(repo, revision, self._pins.get(repo))
+        yield from cache.snapshots(repo, revision, self._pins().get(repo))
         owner, _, name = repo.partition("/")
         for root in self._roots:
             yield from (root / owner / name, root / f"{owner}--{name}", root / name)

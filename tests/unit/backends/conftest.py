@@ -10,6 +10,7 @@ from kinoloom.backends.base import Inputs, Progress, Take
 from kinoloom.backends.local.backend import LocalBackend
 from kinoloom.catalog.card import ModelCard
 from kinoloom.catalog.loader import Catalog
+from kinoloom.config import Settings
 
 MakeTake = Callable[..., Take]
 
@@ -38,9 +39,20 @@ def make_take() -> MakeTake:
 
 
 @pytest.fixture(scope="session")
-def warm() -> LocalBackend:
+def warm(tmp_path_factory: pytest.TempPathFactory) -> LocalBackend:
     """A backend that keeps its pipeline from test to test. Not to be changed."""
-    return LocalBackend()
+    return LocalBackend(Settings(home=tmp_path_factory.mktemp("home")))
+
+
+@pytest.fixture
+def new_backend(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., LocalBackend]:
+    """A backend that knows nothing yet: no pipeline is loaded, no embeddings are cached."""
+
+    def make(**settings: object) -> LocalBackend:
+        values = {"home": tmp_path_factory.mktemp("home")} | settings
+        return LocalBackend(Settings(**values))  # type: ignore[arg-type]
+
+    return make
 
 
 @pytest.fixture

@@ -1,27 +1,37 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from kinoloom.backends.local import loader
+from kinoloom.backends.local.sharing import Shared
 from kinoloom.catalog.card import ModelCard
 from kinoloom.catalog.source import Source
+from kinoloom.config import Settings
 from kinoloom.errors import InsufficientMemory, KinoloomError, ModelBroken, ModelNotFound
-
-CPU = torch.device("cpu")
-
-
-def load(card: ModelCard) -> object:
-    return loader.load(card, card.pipelines["t2v"], CPU, torch.float32)
+from kinoloom.weights.places import Located, locate
 
 
-def refusal(card: ModelCard, kind: type[KinoloomError] = ModelBroken) -> KinoloomError:
+def load(card: ModelCard, shared: Shared | None = None, **options: Any) -> Any:
+    """The pipeline as it is in the card's folder, without the look at its files beforehand."""
+    located = Located(folder=card.source.folder)
+    recipe = card.pipelines["t2v"]
+    return loader.load(card, recipe, located, torch.float32, shared or Shared(), **options)
+
+
+def refusal(
+    card: ModelCard,
+    kind: type[KinoloomError] = ModelBroken,
+    load: Callable[[ModelCard], object] = load,
+) -> KinoloomError:
     with pytest.raises(KinoloomError) as caught:
         load(card)
     assert type(caught.value) is kind
@@ -29,37 +39,49 @@ def refusal(card: ModelCard, kind: type[KinoloomError] = ModelBroken) -> Kinoloo
     return caught.value
 
 
+@pytest.fixture
+def found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[ModelCard], object]:
+    """Find a card's weights on a disk without any other model."""
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    return lambda card: locate(card, Settings(home=tmp_path / "home"))
+
+
 def test_a_users_model_is_loaded_from_beside_its_card(
     tiny_card: ModelCard, tiny_cards: Path
 ) -> None:
-    assert loader.find_folder(tiny_card) == tiny_cards / "tiny"
     pipe = load(tiny_card)
     stored = load_file(tiny_cards / "tiny" / "vae" / "diffusion_pytorch_model.safetensors")
-    for name, value in pipe.vae.state_dict().items():  # type: ignore[attr-defined]
+    for name, value in pipe.vae.state_dict().items():
         assert torch.equal(value, stored[name])
 
 
 def test_weights_come_in_the_wanted_dtype(tiny_card: ModelCard) -> None:
-    pipe = loader.load(tiny_card, tiny_card.pipelines["t2v"], CPU, torch.bfloat16)
+    located = Located(folder=tiny_card.source.folder)
+    recipe = tiny_card.pipelines["t2v"]
+    pipe = loader.load(tiny_card, recipe, located, torch.bfloat16, Shared())
     assert {p.dtype for p in pipe.transformer.parameters()} == {torch.bfloat16}
 
 
-def test_a_missing_folder(tiny_card: ModelCard, tmp_path: Path) -> None:
+def test_a_missing_folder(
+    tiny_card: ModelCard, tmp_path: Path, found: Callable[[ModelCard], object]
+) -> None:
     card = tiny_card.model_copy(update={"source": Source(path=tmp_path / "gone")})
-    error = refusal(card, ModelNotFound)
+    error = refusal(card, ModelNotFound, found)
     assert str(tmp_path / "gone") in error.message
     assert "path" in error.hints[0]
 
 
 def test_a_missing_folder_of_the_package_is_an_incomplete_installation(
-    tiny_card: ModelCard,
+    tiny_card: ModelCard, found: Callable[[ModelCard], object]
 ) -> None:
     card = tiny_card.model_copy(update={"source": Source(package="catalog/weights/gone")})
-    assert "reinstall" in refusal(card, ModelNotFound).hints[0]
+    assert "reinstall" in refusal(card, ModelNotFound, found).hints[0]
 
 
 def test_a_repository_that_is_not_in_the_cache_is_not_fetched(
-    tiny_card: ModelCard, monkeypatch: pytest.MonkeyPatch
+    tiny_card: ModelCard,
+    found: Callable[[ModelCard], object],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked: list[object] = []
 
@@ -70,9 +92,9 @@ def test_a_repository_that_is_not_in_the_cache_is_not_fetched(
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     monkeypatch.setattr(socket.socket, "connect", refuse)
     card = tiny_card.model_copy(update={"source": Source(repo="nobody/no-such-model")})
-    error = refusal(card, ModelNotFound)
+    error = refusal(card, ModelNotFound, found)
     assert not asked
-    assert "hf download nobody/no-such-model" in " ".join(error.hints)
+    assert "kinoloom models pull tiny" in error.hints
 
 
 def test_a_folder_that_lacks_a_component_is_not_completed_from_the_network(
@@ -182,5 +204,80 @@ def test_too_little_memory_for_the_weights(
     def full(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("diffusers.DiffusionPipeline.to", full)
+    monkeypatch.setattr("diffusers.DiffusionPipeline.from_pretrained", full)
     refusal(tiny_card, InsufficientMemory)
+
+
+def test_only_what_is_asked_for_is_loaded(tiny_card: ModelCard) -> None:
+    words = load(tiny_card, only=("text_encoder", "tokenizer"))
+    assert words.text_encoder is not None
+    assert words.tokenizer is not None
+    assert (words.transformer, words.vae, words.scheduler) == (None, None, None)
+    rest = load(tiny_card, without=("text_encoder", "tokenizer"))
+    assert (rest.text_encoder, rest.tokenizer) == (None, None)
+    assert rest.transformer is not None
+    assert rest.vae is not None
+    assert rest.scheduler is not None
+
+
+def test_what_is_left_out_need_not_be_whole(
+    own_copy: Callable[[], ModelCard], tmp_path: Path
+) -> None:
+    file = weights(tmp_path, "text_encoder")
+    file.write_bytes(file.read_bytes()[:-100])
+    card = own_copy()
+    load(card, without=("text_encoder", "tokenizer"))
+    with pytest.raises(ModelBroken):
+        load(card, only=("text_encoder", "tokenizer"))
+
+
+def test_what_another_pipeline_has_is_shared_with_it(tiny_card: ModelCard) -> None:
+    shared = Shared()
+    first, second = load(tiny_card, shared), load(tiny_card, shared)
+    for name in ("text_encoder", "transformer", "vae"):
+        assert getattr(first, name) is getattr(second, name)
+    assert first.scheduler is not second.scheduler
+    assert load(tiny_card).vae is not first.vae
+
+
+def test_a_part_takes_the_place_of_the_folders_component(
+    own_copy: Callable[[], ModelCard], tmp_path: Path, tiny_cards: Path
+) -> None:
+    part = tmp_path / "elsewhere"
+    shutil.copytree(tiny_cards / "tiny" / "transformer", part)
+    file = next(part.glob("*.safetensors"))
+    tensors = load_file(file)
+    tensors["proj_out.bias"] = torch.full_like(tensors["proj_out.bias"], 3.0)
+    save_file(tensors, file, metadata={"format": "pt"})
+    card = own_copy()
+    weights(tmp_path, "transformer").unlink()  # nobody needs it
+    located = Located(folder=card.source.folder, parts={"transformer": part})
+    pipe = loader.load(card, card.pipelines["t2v"], located, torch.float32, Shared())
+    assert (pipe.transformer.proj_out.bias == 3.0).all()
+    assert pipe.parts == {"transformer": part}
+    without = loader.load(
+        card, card.pipelines["t2v"], located, torch.float32, Shared(), without=("transformer",)
+    )
+    assert without.transformer is None
+
+
+def test_a_part_that_is_not_whole_is_refused(
+    tiny_card: ModelCard, tiny_cards: Path, tmp_path: Path
+) -> None:
+    part = tmp_path / "elsewhere"
+    shutil.copytree(tiny_cards / "tiny" / "transformer", part)
+    file = next(part.glob("*.safetensors"))
+    tensors = load_file(file)
+    del tensors["proj_out.weight"]
+    save_file(tensors, file, metadata={"format": "pt"})
+    located = Located(folder=tiny_card.source.folder, parts={"transformer": part})
+    with pytest.raises(ModelBroken, match=r"proj_out\.weight"):
+        loader.load(tiny_card, tiny_card.pipelines["t2v"], located, torch.float32, Shared())
+
+
+def test_a_part_that_no_component_is_called_after_is_the_familys_to_load(
+    tiny_card: ModelCard, tmp_path: Path
+) -> None:
+    located = Located(folder=tiny_card.source.folder, parts={"ip_adapter": tmp_path / "x"})
+    pipe = loader.load(tiny_card, tiny_card.pipelines["t2v"], located, torch.float32, Shared())
+    assert pipe.parts == {"ip_adapter": tmp_path / "x"}

@@ -1,29 +1,40 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import subprocess
 import sys
 import warnings
+import weakref
 from collections.abc import Callable
 from importlib import util
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from diffusers import AutoencoderKLLTXVideo, LTXVideoTransformer3DModel
 from safetensors.torch import load_file, save_file
 
 from kinoloom.backends.base import Inputs, Progress, Take
 from kinoloom.backends.local.backend import LocalBackend
 from kinoloom.catalog.card import ModelCard
 from kinoloom.catalog.source import Source
-from kinoloom.errors import InsufficientMemory, InvalidRequest, MissingPackage, ModelBroken
+from kinoloom.errors import (
+    ErrorKind,
+    InsufficientMemory,
+    InvalidRequest,
+    MissingPackage,
+    ModelBroken,
+)
 from kinoloom.request import Task
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 MakeTake = Callable[..., Take]
 Silent = Callable[[Progress], None]
+New = Callable[..., LocalBackend]
 
 
 def picture(seed: int) -> np.ndarray:
@@ -32,6 +43,14 @@ def picture(seed: int) -> np.ndarray:
 
 def video(seed: int, frames: int = 9) -> np.ndarray:
     return np.stack([picture(seed + i) for i in range(frames)])
+
+
+def loaded(backend: LocalBackend) -> Any:
+    """The pipeline that rendered last, with what was done to it."""
+    assert backend._state is not None
+    resident = backend._state._resident
+    keys = [key for key in resident.held if not key.startswith("words ")]
+    return resident._held[keys[-1]]
 
 
 INPUTS: dict[Task, Inputs] = {
@@ -57,8 +76,9 @@ def test_every_task_gives_frames_of_the_takes_size(
     take = make_take(task=task, frames=frames, width=96)
     inputs = Inputs(
         **{
-            name: None if value is None else value.repeat(2, axis=-2)[..., :96, :]
+            name: value.repeat(2, axis=-2)[..., :96, :]
             for name, value in vars(INPUTS[task]).items()
+            if isinstance(value, np.ndarray)
         }
     )
     made = warm.render(take, tiny_card, inputs, events.append)
@@ -76,12 +96,17 @@ def test_every_task_gives_frames_of_the_takes_size(
 
 @pytest.mark.parametrize("task", list(INPUTS))
 def test_same_seed_same_frames(
-    warm: LocalBackend, tiny_card: ModelCard, make_take: MakeTake, silent: Silent, task: Task
+    warm: LocalBackend,
+    tiny_card: ModelCard,
+    make_take: MakeTake,
+    silent: Silent,
+    task: Task,
+    new_backend: New,
 ) -> None:
     take = make_take(task=task, frames=17)
     first = warm.render(take, tiny_card, INPUTS[task], silent).frames
     again = warm.render(take, tiny_card, INPUTS[task], silent).frames
-    fresh = LocalBackend().render(take, tiny_card, INPUTS[task], silent).frames
+    fresh = new_backend().render(take, tiny_card, INPUTS[task], silent).frames
     other = warm.render(dataclasses.replace(take, seed=8), tiny_card, INPUTS[task], silent).frames
     assert np.array_equal(first, again)
     assert np.array_equal(first, fresh)
@@ -135,8 +160,7 @@ def test_the_schedule_of_the_card_is_used(
     warm: LocalBackend, tiny_card: ModelCard, make_take: MakeTake, silent: Silent, nothing: Inputs
 ) -> None:
     warm.render(make_take(steps=4), tiny_card, nothing, silent)
-    assert warm._loaded is not None
-    sigmas = warm._loaded[1].scheduler.sigmas
+    sigmas = loaded(warm).pipe.scheduler.sigmas
     torch.testing.assert_close(sigmas, torch.tensor([1.0, 0.75, 0.5, 0.25, 0.0]))
 
 
@@ -160,10 +184,11 @@ def test_loading_is_told_before_torch_is_imported(tiny_cards: Path) -> None:
         "from kinoloom.backends.base import Inputs, Take\n"
         "from kinoloom.backends.local.backend import LocalBackend\n"
         "from kinoloom.catalog.loader import Catalog\n"
+        "from kinoloom.config import Settings\n"
         f"card = Catalog.load(Path({str(tiny_cards)!r})).get('tiny')\n"
         "take = Take('t2v', 'a ball', '', 64, 64, 9, 12.0, 2, 2.0, 7, 'cpu x1')\n"
         "def stop(event): sys.exit(f'{event.phase} {\"torch\" in sys.modules}')\n"
-        "LocalBackend().render(take, card, Inputs(), stop)\n"
+        "LocalBackend(Settings(home='none')).render(take, card, Inputs(), stop)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr == "load False\n"
@@ -196,8 +221,7 @@ def test_the_last_preview_is_that_of_the_finished_latents(
     """What the decoder was given, seen through the same map, is the last preview."""
     take = make_take(task=task, frames=17)
     warm.render(take, tiny_card, INPUTS[task], silent)
-    assert warm._loaded is not None
-    vae = warm._loaded[1].vae
+    vae = loaded(warm).pipe.vae
     decoded: list[torch.Tensor] = []
     decode = vae.decode
 
@@ -208,7 +232,7 @@ def test_the_last_preview_is_that_of_the_finished_latents(
     monkeypatch.setattr(vae, "decode", watch)
     events: list[Progress] = []
     warm.render(take, tiny_card, INPUTS[task], events.append)
-    seen = warm._preview_of(warm._loaded[1]).picture(decoded[0][0])
+    seen = loaded(warm).preview.picture(decoded[0][0])
     last = events[-2].preview
     assert last is not None
     assert np.abs(last.astype(int) - seen).max() <= 1
@@ -224,12 +248,11 @@ def test_a_preview_shows_where_the_render_is_going(
 ) -> None:
     """With a velocity that stays the same the result is known from the second step on."""
     warm.render(make_take(), tiny_card, nothing, silent)
-    assert warm._loaded is not None
 
     def forward(*, hidden_states: torch.Tensor, **_: object) -> tuple[torch.Tensor]:
         return (torch.full_like(hidden_states, 2.0),)
 
-    monkeypatch.setattr(warm._loaded[1].transformer, "forward", forward)
+    monkeypatch.setattr(loaded(warm).pipe.transformer, "forward", forward)
     events: list[Progress] = []
     warm.render(make_take(steps=4), tiny_card, nothing, events.append)
     first, *later = (e.preview.astype(int) for e in events if e.preview is not None)
@@ -240,7 +263,11 @@ def test_a_preview_shows_where_the_render_is_going(
 
 @pytest.mark.parametrize("phase", ["load", "encode", "denoise", "decode"])
 def test_what_the_listener_raises_passes_and_leaves_nothing_behind(
-    tiny_card: ModelCard, make_take: MakeTake, silent: Silent, phase: str
+    tiny_card: ModelCard,
+    make_take: MakeTake,
+    silent: Silent,
+    phase: str,
+    new_backend: New,
 ) -> None:
     class Stop(Exception):
         pass
@@ -250,7 +277,7 @@ def test_what_the_listener_raises_passes_and_leaves_nothing_behind(
             raise Stop
 
     take, inputs = make_take(task="i2v"), INPUTS["i2v"]
-    backend = LocalBackend()
+    backend = new_backend()
     before = backend.render(take, tiny_card, inputs, silent).frames
     with pytest.raises(Stop):
         backend.render(dataclasses.replace(take, seed=99), tiny_card, inputs, stop)
@@ -285,16 +312,16 @@ def test_memory_that_runs_out(
     nothing: Inputs,
     monkeypatch: pytest.MonkeyPatch,
     error: Exception,
+    new_backend: New,
 ) -> None:
-    backend = LocalBackend()
+    backend = new_backend()
     before = backend.render(make_take(), tiny_card, nothing, silent).frames
-    assert backend._loaded is not None
 
     def full(*_: object, **__: object) -> None:
         raise error
 
     with monkeypatch.context() as patched:
-        patched.setattr(backend._loaded[1].transformer, "forward", full)
+        patched.setattr(loaded(backend).pipe.transformer, "forward", full)
         with pytest.raises(InsufficientMemory) as caught:
             backend.render(make_take(), tiny_card, nothing, silent)
     assert "9 frames of 64x64" in caught.value.message
@@ -311,13 +338,12 @@ def test_other_errors_of_the_pipeline_are_not_called_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     warm.render(make_take(), tiny_card, nothing, silent)
-    assert warm._loaded is not None
 
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
     with monkeypatch.context() as patched:
-        patched.setattr(warm._loaded[1].transformer, "forward", fail)
+        patched.setattr(loaded(warm).pipe.transformer, "forward", fail)
         with pytest.raises(RuntimeError, match="mat1"):
             warm.render(make_take(), tiny_card, nothing, silent)
 
@@ -333,6 +359,7 @@ def test_numbers_that_are_no_picture_are_refused(
     nothing: Inputs,
     component: str,
     weight: str | None,
+    new_backend: New,
 ) -> None:
     file = next((tmp_path / "tiny" / component).glob("*.safetensors"))
     tensors = load_file(file)
@@ -342,16 +369,20 @@ def test_numbers_that_are_no_picture_are_refused(
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
         with pytest.raises(ModelBroken, match="NaN") as caught:
-            LocalBackend().render(make_take(), own_copy(), nothing, silent)
+            new_backend().render(make_take(), own_copy(), nothing, silent)
     assert "float32" in caught.value.hints[0]
 
 
 def test_an_unknown_adapter(
-    tiny_card: ModelCard, make_take: MakeTake, silent: Silent, nothing: Inputs
+    tiny_card: ModelCard,
+    make_take: MakeTake,
+    silent: Silent,
+    nothing: Inputs,
+    new_backend: New,
 ) -> None:
     card = tiny_card.model_copy(update={"adapter": "nothing_like_it"})
     with pytest.raises(ModelBroken, match="nothing_like_it") as caught:
-        LocalBackend().render(make_take(), card, nothing, silent)
+        new_backend().render(make_take(), card, nothing, silent)
     assert "adapter" in caught.value.hints[0]
 
 
@@ -376,12 +407,13 @@ def test_missing_packages_are_named(
     silent: Silent,
     nothing: Inputs,
     monkeypatch: pytest.MonkeyPatch,
+    new_backend: New,
 ) -> None:
     found = util.find_spec
     monkeypatch.setattr(
         util, "find_spec", lambda name: None if name in ("torch", "ftfy") else found(name)
     )
-    backend = LocalBackend()
+    backend = new_backend()
     ready = backend.readiness(tiny_card)
     assert not ready.ready
     assert ready.reasons == ("not installed: torch, ftfy",)
@@ -390,25 +422,163 @@ def test_missing_packages_are_named(
     assert "kinoloom[local]" in caught.value.hints[0]
 
 
-def test_readiness_looks_for_the_weights(tiny_card: ModelCard, tmp_path: Path) -> None:
-    backend = LocalBackend()
+def test_readiness_looks_for_the_weights(
+    tiny_card: ModelCard,
+    tmp_path: Path,
+    new_backend: New,
+) -> None:
+    backend = new_backend()
     assert backend.readiness(tiny_card).ready
     gone = backend.readiness(tiny_card.model_copy(update={"source": Source(path=tmp_path)}))
     assert not gone.ready
     assert gone.reasons
-    assert gone.hints == ("check the path in the card",)
+    assert gone.hints[0] == "check the path in the model's card"
 
 
 def test_the_same_model_is_loaded_once_and_given_back_on_demand(
-    tiny_card: ModelCard, make_take: MakeTake, silent: Silent, nothing: Inputs
+    tiny_card: ModelCard,
+    make_take: MakeTake,
+    silent: Silent,
+    nothing: Inputs,
+    new_backend: New,
 ) -> None:
-    backend = LocalBackend()
+    backend = new_backend()
     backend.render(make_take(), tiny_card, nothing, silent)
-    assert backend._loaded is not None
-    held = backend._loaded[1]
+    held = loaded(backend).pipe
     backend.render(make_take(task="i2v"), tiny_card, INPUTS["i2v"], silent)
-    assert backend._loaded[1] is held
-    half = LocalBackend("bfloat16")
+    assert loaded(backend).pipe is held
+    half = new_backend(dtype="bfloat16")
     assert half.render(make_take(), tiny_card, nothing, silent).dtype == "bfloat16"
+    assert backend.held > 0
     backend.unload()
-    assert backend._loaded is None
+    assert backend.held == 0
+
+
+def full(*_: object, **__: object) -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB")
+
+
+def test_when_memory_runs_out_everything_is_freed_and_the_next_job_runs(
+    tiny_card: ModelCard,
+    make_take: MakeTake,
+    silent: Silent,
+    nothing: Inputs,
+    monkeypatch: pytest.MonkeyPatch,
+    new_backend: New,
+) -> None:
+    backend = new_backend()
+    before = backend.render(make_take(), tiny_card, nothing, silent).frames
+    pipe = loaded(backend).pipe
+    gone = [weakref.ref(module) for module in (pipe.transformer, pipe.vae)]
+    del pipe
+    with monkeypatch.context() as patched:
+        patched.setattr(LTXVideoTransformer3DModel, "forward", full)
+        with pytest.raises(InsufficientMemory) as caught:
+            backend.render(make_take(), tiny_card, nothing, silent)
+        assert caught.value.kind is ErrorKind.INSUFFICIENT_VRAM
+        assert backend.held == 0
+        gc.collect()
+        assert [reference() for reference in gone] == [None, None]
+    after = backend.render(make_take(), tiny_card, nothing, silent)
+    assert np.array_equal(after.frames, before)
+    assert after.notes == ()
+
+
+def test_a_decoder_that_runs_out_of_memory_works_in_tiles(
+    tiny_card: ModelCard,
+    make_take: MakeTake,
+    nothing: Inputs,
+    monkeypatch: pytest.MonkeyPatch,
+    new_backend: New,
+) -> None:
+    backend = new_backend()
+    events: list[Progress] = []
+    expected = backend.render(make_take(), tiny_card, nothing, events.append).frames
+    decode = AutoencoderKLLTXVideo.decode
+
+    def limited(self: Any, *args: Any, **options: Any) -> Any:
+        if not self.use_tiling and events[-1].phase == "decode":
+            full()
+        return decode(self, *args, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(AutoencoderKLLTXVideo, "decode", limited)
+        made = backend.render(make_take(), tiny_card, nothing, events.append)
+    # The clip is smaller than a tile, so that it is the very same one.
+    assert np.array_equal(made.frames, expected)
+    (note,) = made.notes
+    assert "Memory ran out" in note
+    assert "in tiles" in note
+    plain = backend.render(make_take(), tiny_card, nothing, events.append)
+    assert plain.notes == ()
+    assert np.array_equal(plain.frames, expected)
+    assert not loaded(backend).pipe.vae.use_tiling
+
+
+def encoders(backend: LocalBackend) -> int:
+    """How many text encoders are loaded, in a pipeline or anywhere else."""
+    assert backend._state is not None
+    gc.collect()
+    found = [m for m in backend._state._shared._modules.values() if "Encoder" in type(m).__name__]
+    words = [key for key in backend._state._resident.held if key.startswith("words ")]
+    assert len(found) == len(words)
+    return len(found)
+
+
+def test_for_a_prompt_that_was_encoded_before_no_text_encoder_is_loaded(
+    tiny_card: ModelCard,
+    make_take: MakeTake,
+    silent: Silent,
+    nothing: Inputs,
+    tmp_path: Path,
+    new_backend: New,
+) -> None:
+    first, second = new_backend(home=tmp_path), new_backend(home=tmp_path)
+    take = make_take(negative="blue")
+    encoded = first.render(take, tiny_card, nothing, silent)
+    assert encoded.embeddings == "miss"
+    assert encoders(first) == 1
+    cached = second.render(take, tiny_card, nothing, silent)
+    assert cached.embeddings == "hit"
+    assert encoders(second) == 0
+    assert np.array_equal(encoded.frames, cached.frames)
+    other = second.render(make_take(prompt="a blue square"), tiny_card, nothing, silent)
+    assert other.embeddings == "miss"
+    assert encoders(second) == 1
+    again = second.render(make_take(prompt="a blue square", seed=8), tiny_card, nothing, silent)
+    assert again.embeddings == "hit"
+
+
+def test_within_a_small_budget_one_thing_is_held_at_a_time(
+    tiny_card: ModelCard,
+    own_copy: Callable[[], ModelCard],
+    make_take: MakeTake,
+    silent: Silent,
+    nothing: Inputs,
+    warm: LocalBackend,
+    new_backend: New,
+) -> None:
+    expected = warm.render(make_take(), tiny_card, nothing, silent).frames
+    backend = new_backend(memory_budget=1)
+    for card in (tiny_card, own_copy(), tiny_card):
+        made = backend.render(make_take(), card, nothing, silent)
+        assert np.array_equal(made.frames, expected)
+        assert backend._state is not None
+        assert len(backend._state._resident.held) == 1
+
+
+def test_two_models_stay_loaded_where_there_is_room(
+    tiny_card: ModelCard,
+    own_copy: Callable[[], ModelCard],
+    make_take: MakeTake,
+    silent: Silent,
+    nothing: Inputs,
+    new_backend: New,
+) -> None:
+    backend = new_backend()
+    backend.render(make_take(), tiny_card, nothing, silent)
+    first = loaded(backend).pipe
+    backend.render(make_take(), own_copy(), nothing, silent)
+    assert loaded(backend).pipe is not first
+    backend.render(make_take(), tiny_card, nothing, silent)
+    assert loaded(backend).pipe is first

@@ -4,32 +4,30 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import diffusers
 import pytest
 import torch
 
 from benchmarks import gpu
+from kinoloom.backends.base import Speed
 from kinoloom.catalog.loader import Catalog
 
 ROOT = Path(__file__).parents[3]
 
 
-def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "benchmarks.gpu", *arguments],
+def test_every_architecture_is_timed_bare_lossless_and_balanced(tmp_path: Path) -> None:
+    out = tmp_path / "gpu.md"
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.gpu", "--tiny", "--out", str(out)],
         cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""} | environment,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,
         timeout=300,
         check=False,
     )
-
-
-def test_every_architecture_is_timed_bare_lossless_and_balanced(tmp_path: Path) -> None:
-    out = tmp_path / "gpu.md"
-    done = run("--tiny", "--out", str(out))
 
     assert done.returncode == 0, done.stderr
     text = out.read_text(encoding="utf-8")
@@ -45,11 +43,14 @@ def test_every_architecture_is_timed_bare_lossless_and_balanced(tmp_path: Path) 
         assert "cache" in balanced[1]
 
 
-def test_without_a_gpu_it_says_so() -> None:
-    done = run("--models", "wan-2.1-t2v-1.3b")
-    assert done.returncode == 1
-    assert "needs a CUDA GPU" in done.stderr
-    assert not done.stdout
+def test_without_a_gpu_it_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert gpu.main(["--models", "wan-2.1-t2v-1.3b"]) == 1
+    said = capsys.readouterr()
+    assert "needs a CUDA GPU" in said.err
+    assert not said.out
 
 
 @pytest.mark.parametrize("name", gpu.architectures())
@@ -62,6 +63,24 @@ def test_the_sizes_are_those_of_the_cards(name: str) -> None:
     width = 4 if "transformer" in memory.float32 else 2
     count = sum(p.numel() for p in built.parameters())
     assert count == pytest.approx(memory.components["transformer"] / width, rel=0.001)
+
+
+def test_a_level_that_fails_says_why_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = gpu.apply_speed
+
+    def failing(pipe: Any, speed: Speed, steps: int) -> None:
+        if speed.cache is None:
+            raise torch.OutOfMemoryError("no room | here")
+        plain(pipe, speed, steps)
+
+    monkeypatch.setattr(gpu, "apply_speed", failing)
+    name = "ltx-video-2b-0.9.5"
+    card, small = Catalog.load().get(name), gpu.shrunk(gpu.architectures()[name])
+    work = gpu.Work(card, small, (64, 32), 9, 8)
+    _, lossless, balanced = gpu.rows(work, torch.device("cpu"), torch.float32)
+    assert "failed, OutOfMemoryError: no room / here" in lossless.used
+    assert lossless.seconds == float("inf")
+    assert 0 < balanced.seconds < float("inf")
 
 
 def test_the_difference_is_judged_over_the_range_of_the_bare_latents() -> None:

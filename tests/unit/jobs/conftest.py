@@ -5,12 +5,17 @@ from pathlib import Path
 
 import pytest
 
+from kinoloom.backends.local.backend import LocalBackend
+from kinoloom.catalog.card import ModelCard
 from kinoloom.catalog.loader import Catalog
 from kinoloom.config import Settings
+from kinoloom.jobs.clip import Made, make_clip
+from kinoloom.jobs.progress import Listener
 from kinoloom.planner import resolve
 from kinoloom.planner.plan import Plan
 from kinoloom.planner.resolve import Machine
 from kinoloom.request import VideoRequest
+from kinoloom.store.clips import ClipRecord
 from kinoloom.store.store import Store
 
 
@@ -22,17 +27,48 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 @pytest.fixture
 def make_plan(tiny_cards: Path, tmp_path: Path) -> Callable[..., Plan]:
-    """A plan for the tiny model from the fields of a request."""
-    catalog = Catalog.load(tiny_cards)
+    """A plan for the tiny model, or for another card, from the fields of a request."""
+    tiny = Catalog.load(tiny_cards).get("tiny")
 
-    def make(measurements: object = None, **values: object) -> Plan:
+    def make(measurements: object = None, card: ModelCard = tiny, **values: object) -> Plan:
         request = VideoRequest.checked(**({"prompt": "a red ball rolling", "seed": 7} | values))
         return resolve.plan(
             request,
-            catalog=catalog,
+            catalog=Catalog({"tiny": card}),
             settings=Settings(home=tmp_path / "home", default_model="tiny"),
             machine=Machine("cpu x1"),
             measurements=measurements,  # type: ignore[arg-type]
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def backend(tmp_path_factory: pytest.TempPathFactory) -> LocalBackend:
+    """A backend that keeps its pipeline from test to test."""
+    return LocalBackend(Settings(home=tmp_path_factory.mktemp("home")))
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def run(
+    backend: LocalBackend, tiny_card: ModelCard, store: Store, out: Path
+) -> Callable[..., Made]:
+    """Make the clip of a plan with the tiny model, or find it."""
+
+    def making(plan: Plan, listener: Listener | None = None) -> Made:
+        return make_clip(
+            plan, tiny_card, backend=backend, store=store, outputs=out, listener=listener
+        )
+
+    return making
+
+
+@pytest.fixture
+def make(run: Callable[..., Made]) -> Callable[..., ClipRecord]:
+    """Make the clip of a plan with the tiny model; its record."""
+    return lambda plan, listener=None: run(plan, listener).record

@@ -10,11 +10,10 @@ from PIL import Image
 from kinoloom.api import measurements_of
 from kinoloom.backends.local.backend import LocalBackend
 from kinoloom.catalog.card import ModelCard
-from kinoloom.config import Settings
 from kinoloom.errors import InsufficientMemory, ModelBroken, OutputFailed
 from kinoloom.jobs import clip as module
-from kinoloom.jobs.clip import make_clip, read_inputs, take_of
-from kinoloom.jobs.progress import PHASES, Event, Listener
+from kinoloom.jobs.clip import read_inputs, take_of
+from kinoloom.jobs.progress import PHASES, Event
 from kinoloom.media.reader import probe, read_video
 from kinoloom.media.settings import read_settings
 from kinoloom.media.writer import write_video
@@ -27,29 +26,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 MakePlan = Callable[..., Plan]
 Make = Callable[..., ClipRecord]
-
-
-@pytest.fixture(scope="module")
-def backend(tmp_path_factory: pytest.TempPathFactory) -> LocalBackend:
-    return LocalBackend(Settings(home=tmp_path_factory.mktemp("home")))
-
-
-@pytest.fixture
-def out(tmp_path: Path) -> Path:
-    return tmp_path / "out"
-
-
-@pytest.fixture
-def make(backend: LocalBackend, tiny_card: ModelCard, store: Store, out: Path) -> Make:
-    """Make the clip of a plan with the tiny model."""
-
-    def run(plan: Plan, listener: Listener | None = None) -> ClipRecord:
-        made = make_clip(
-            plan, tiny_card, backend=backend, store=store, outputs=out, listener=listener
-        )
-        return made.record
-
-    return run
 
 
 @pytest.fixture

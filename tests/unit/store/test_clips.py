@@ -44,6 +44,22 @@ def test_a_record_comes_back_as_it_was(store: Store) -> None:
     assert store.clips.get(kept.id) == kept
 
 
+def test_takes_are_kept_with_their_files(store: Store) -> None:
+    assets = [store.assets.put_bytes(bytes([i]), "take") for i in range(3)]
+    takes = tuple(
+        {"seed": 7 + i, "scores": {"overall": 0.1 * i}, "asset": asset.digest}
+        for i, asset in enumerate(assets)
+    )
+    kept = record(takes=takes)
+    store.clips.add(kept)
+    assert store.clips.get(kept.id) == kept
+    data = json.loads(json.dumps(kept.as_dict()))
+    assert [take["seed"] for take in data["takes"]] == [7, 8, 9]
+    missing = {"seed": 1, "scores": {}, "asset": "sha256:" + "0" * 64}
+    with pytest.raises(ValueError, match="asset"):
+        store.clips.add(record(takes=(missing,)))
+
+
 def test_as_dict_is_json(store: Store) -> None:
     kept = record(created_at=datetime(2026, 11, 21, 13, tzinfo=timezone(timedelta(hours=1))))
     data = json.loads(json.dumps(kept.as_dict()))

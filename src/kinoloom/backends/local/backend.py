@@ -15,6 +15,7 @@ import time
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata, util
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -31,6 +32,7 @@ from kinoloom.weights.places import Located, locate
 if TYPE_CHECKING:
     from kinoloom.backends.local.embeddings import EmbeddingCache
     from kinoloom.backends.local.families.base import Family
+    from kinoloom.backends.local.parallel import Group
     from kinoloom.backends.local.preview import LatentPreview
 
 PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "safetensors", "ftfy")
@@ -40,12 +42,13 @@ Report = Callable[[Progress], None]
 
 
 class LocalBackend:
-    """Runs diffusers pipelines in this process."""
+    """Runs diffusers pipelines in this process, as its share of a render when it is in a group."""
 
     name = "local"
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, group: Group | None = None) -> None:
         self._settings = settings
+        self._group = group
         self._state: _State | None = None
 
     def readiness(self, card: ModelCard) -> Readiness:
@@ -72,6 +75,7 @@ class LocalBackend:
                 hints=[_INSTALL],
             )
         report(Progress("load"))
+        located = locate(card, self._settings)  # what is not whole is told before torch is loaded
         started = time.perf_counter()
         # OpenMP's threads wait for each other hundreds of times a step. Spinning, as they do by
         # themselves, they keep each other off a core that has something else to do, which made a
@@ -80,7 +84,7 @@ class LocalBackend:
         from kinoloom.backends.local.memory_errors import run_with_retry
 
         if self._state is None:
-            self._state = _State.make(self._settings)
+            self._state = _State.make(self._settings, self._group)
         state = self._state
         reached: Phase = "load"
 
@@ -91,9 +95,10 @@ class LocalBackend:
 
         return run_with_retry(
             take,
-            lambda t: state.render(t, card, inputs, noting, started),
+            lambda t: state.render(t, card, located, inputs, noting, started),
             state.clear,
             phase=lambda: reached,
+            retry=self._group is None,  # alone, since the others are at another point by then
         )
 
     @property
@@ -127,21 +132,22 @@ class _Loaded:
 class _State:
     """What lives as long as the process: the loaded pipelines and the cached embeddings."""
 
-    def __init__(self, settings: Settings, embeddings: EmbeddingCache) -> None:
+    def __init__(self, settings: Settings, embeddings: EmbeddingCache, group: Group | None) -> None:
         from kinoloom.backends.local.residency import Residency
         from kinoloom.backends.local.sharing import Shared
 
         self._settings = settings
         self._embeddings = embeddings
+        self._group = group
         self._resident = Residency(settings.memory_budget)
         self._shared = Shared()
         self._placed: Callable[[], _Loaded | None] = lambda: None  # it must not keep it loaded
 
     @classmethod
-    def make(cls, settings: Settings) -> _State:
+    def make(cls, settings: Settings, group: Group | None) -> _State:
         from kinoloom.backends.local.embeddings import EmbeddingCache
 
-        return cls(settings, EmbeddingCache.open(settings))
+        return cls(settings, EmbeddingCache.open(settings), group)
 
     @property
     def held(self) -> int:
@@ -151,7 +157,13 @@ class _State:
         self._resident.clear()
 
     def render(
-        self, take: Take, card: ModelCard, inputs: Inputs, report: Report, started: float
+        self,
+        take: Take,
+        card: ModelCard,
+        located: Located,
+        inputs: Inputs,
+        report: Report,
+        started: float,
     ) -> Rendered:
         """One attempt at the take, with its placement."""
         import torch
@@ -164,14 +176,14 @@ class _State:
         where = devices.choose_device(take.device.split()[0])
         dtype = devices.choose_dtype(self._settings.dtype, where)
         family = family_of(card)
-        located = locate(card, self._settings)
         peak.reset(where)
         loaded = self._load(take, card, family, located, dtype)
         pipe = loaded.pipe
         ready = time.perf_counter()
         report(Progress("encode"))
+        encode = partial(self._encode, pipe, take, card, family, located, where, dtype)
         with torch.inference_mode():
-            words, found = self._encode(pipe, take, card, family, located, where, dtype)
+            words, found = encode() if self._group is None else self._group.words(encode, where)
         encoded = time.perf_counter()
         notes = self._place(loaded, take, where, dtype)
         pipe.scheduler = loaded.scheduler
@@ -179,6 +191,8 @@ class _State:
         pipe.scheduler = with_shift(pipe.scheduler, take.shift)
         family.prepare(pipe, take, inputs)
         speed.apply_speed(pipe, take.speed, take.steps)
+        if self._group is not None:
+            self._group.split(pipe, take, where)
         watch = Watch(pipe, take, family, self._preview(loaded), report)
         # Some schedulers and noise injections draw from the global generator.
         torch.manual_seed(take.seed)

@@ -77,18 +77,19 @@ def run_with_retry(
     *,
     phase: Callable[[], Phase | None] = lambda: None,
     tiles: bool = True,
+    retry: bool = True,
 ) -> Rendered:
     """What `render` makes of `take`, or once more of the take one level down if memory runs out.
 
     `free` lets go of everything that is loaded; it is called before the second attempt and after a
-    failure. `phase` says where the last attempt was.
+    failure. `phase` says where the last attempt was. Without `retry` there is only one attempt.
 
     Raises InsufficientMemory when neither attempt fits, and every other error of `render` as it is.
     """
     cause = _attempt(take, render)
     if isinstance(cause, Rendered):
         return cause
-    lower = next_placement(take, phase(), tiles=tiles)
+    lower = next_placement(take, phase(), tiles=tiles) if retry else None
     free()
     if lower is None:
         raise _no_room(take, (take,), cause)

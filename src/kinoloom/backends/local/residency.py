@@ -31,10 +31,8 @@ class Residency:
             self._shrink()
         return self._held[key]
 
-    def make_room(
-        self, free: Callable[[], int | None], needed: int, keep: str | None = None
-    ) -> None:
-        """Let go of pipelines other than `keep`, oldest first, until `needed` bytes are free."""
+    def make_room(self, free: Callable[[], int | None], needed: int) -> None:
+        """Let go of pipelines, the least recently used first, until `needed` bytes are free."""
         for key in list(self._held):
             available = free()
             if available is None or available >= needed:

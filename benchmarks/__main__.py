@@ -1,0 +1,106 @@
+"""What do all benchmarks say about this machine? `python -m benchmarks` writes it down.
+
+Each one runs in a process of its own; what it prints is shown as it comes and collected in
+``docs/benchmarks.md``.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks.effort import QUICK
+from benchmarks.machine import machine_line
+
+ORDER = (
+    "overhead",
+    "embeddings",
+    "step_cache",
+    "repeat",
+    "memory",
+    "startup",
+    "scoring",
+    "encoding",
+)
+ROOT = Path(__file__).parents[1]
+TABLES = ROOT / "docs" / "benchmarks.md"
+GPU_TABLES = ROOT / "docs" / "benchmarks-gpu.md"
+
+
+def question(name: str) -> str:
+    """What a benchmark answers: the first line of its module."""
+    source = Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8")
+    return (ast.get_docstring(ast.parse(source)) or name).splitlines()[0]
+
+
+def run(name: str, *arguments: str) -> tuple[str, bool]:
+    """What a benchmark printed, shown meanwhile, and whether it came to its end."""
+    command = [sys.executable, "-u", "-m", f"benchmarks.{name}", *arguments]
+    lines = []
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None  # it was asked for
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            lines.append(line)
+    return "".join(lines), process.returncode == 0
+
+
+def has_gpu() -> bool:
+    """Whether the benchmark of real sizes can run here."""
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def main() -> int:
+    """Run all, write the tables; 1 when one failed."""
+    said: dict[str, str] = {}
+    failed = []
+    for name in ORDER:
+        print(f"\n{question(name)}", flush=True)
+        said[name], well = run(name)
+        if not well:
+            failed.append(name)
+    if has_gpu():
+        print(f"\n{question('gpu')}", flush=True)
+        _, well = run("gpu", "--out", str(GPU_TABLES))
+        if not well:
+            failed.append("gpu")
+    TABLES.write_text(document(said, failed), encoding="utf-8")
+    print(f"\nWritten to {TABLES.relative_to(ROOT)}.")
+    if failed:
+        sys.stderr.write(f"These failed: {', '.join(failed)}.\n")
+    return 1 if failed else 0
+
+
+def document(said: dict[str, str], failed: list[str]) -> str:
+    """All that was printed, as Markdown: the verdicts first, then a section for each."""
+    lines = [
+        "# Benchmarks",
+        "",
+        "Written by `make bench`; every ratio is taken within one run. What is measured stands in",
+        "`benchmarks/`.",
+        "",
+        machine_line(),
+        "",
+    ]
+    if QUICK:
+        lines += ["**Only a trial: with few repeats, these figures say little.**", ""]
+    for name, text in said.items():
+        lines += [f"- {name}: {line}" for line in text.splitlines() if line.startswith("target ")]
+    if GPU_TABLES.exists():
+        lines += ["- models of real size on a GPU: [benchmarks-gpu.md](benchmarks-gpu.md)"]
+    else:
+        lines += ["- models of real size on a GPU: not run yet, `python -m benchmarks.gpu`"]
+    for name, text in said.items():
+        lines += ["", f"## {question(name)}", ""]
+        if name in failed:
+            lines += [f"`benchmarks/{name}.py` failed.", ""]
+        lines += ["```text", text.rstrip(), "```"]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
