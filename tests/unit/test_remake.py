@@ -208,7 +208,7 @@ def test_what_else_was_asked_is_asked_again(forge: Forge, store: Store) -> None:
     assert (request.candidates, request.cache) == (1, "use"), "the clip is one take, with its seed"
     changed = read_remake(forge(request=asked), {"acceleration": "fast"}, store).request
     assert (changed.preset, changed.acceleration) == ("turbo", "fast")
-    for odd in ({"loras": "x" * 99999}, {"loras": [5]}, {"preset": {}}, {"acceleration": 7}):
+    for odd in ({"loras": "x" * 99999}, {"loras": [5]}, {"preset": {"a": 1}}, {"acceleration": 7}):
         with pytest.raises(InvalidRequest):
             read_remake(forge(request=odd), {}, store)
 

@@ -56,6 +56,7 @@ def recipe(**changes: Any) -> str:
         "loras": (),
         "speed": Speed(),
         "fp8": False,
+        "tiling": False,
     }
     values |= changes
     return recipe_key(values.pop("card"), values.pop("located"), **values)
@@ -87,6 +88,7 @@ def test_whatever_decides_the_frames_changes_the_key() -> None:
             )
         },
         {"fp8": True},
+        {"tiling": True},
         {"speed": Speed(cache=CACHE)},
         {"speed": Speed(attention="sage")},
         {"speed": Speed(compile=True)},
