@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from kinoloom.backends.base import Inputs, Take
 from kinoloom.backends.local.families.base import Family
+from kinoloom.backends.local.scheduling import scheduler_for
 
 
 def load(
@@ -70,6 +71,7 @@ def render(
 
     try:
         with torch.inference_mode():
+            pipe.scheduler = scheduler_for(own, wanted)
             family.prepare(pipe, wanted, inputs)
             found = family.encode(pipe, wanted, fixed) if embeddings is None else embeddings
             output = pipe(

@@ -170,7 +170,7 @@ class _State:
 
         from kinoloom.backends.local import device as devices
         from kinoloom.backends.local import peak, speed
-        from kinoloom.backends.local.families.schedulers import use_scheduler
+        from kinoloom.backends.local.scheduling import scheduler_for
         from kinoloom.backends.local.watch import Watch, watched
 
         where = devices.choose_device(take.device.split()[0])
@@ -186,9 +186,7 @@ class _State:
             words, found = encode() if self._group is None else self._group.words(encode, where)
         encoded = time.perf_counter()
         notes = self._place(loaded, take, where, dtype)
-        pipe.scheduler = loaded.scheduler
-        use_scheduler(pipe, take.scheduler)
-        pipe.scheduler = with_shift(pipe.scheduler, take.shift)
+        pipe.scheduler = scheduler_for(loaded.scheduler, take)
         family.prepare(pipe, take, inputs)
         speed.apply_speed(pipe, take.speed, take.steps)
         if self._group is not None:
@@ -367,14 +365,6 @@ def arguments_of(
             hints=[f"correct `arguments` in the card of {card.id}"],
         )
     return {name: value for name, value in arguments.items() if name in known}
-
-
-def with_shift(scheduler: Any, shift: float | None) -> Any:
-    """A fresh scheduler like `scheduler`, with its noise levels shifted where that is asked for."""
-    config = scheduler.config
-    name = "flow_shift" if "flow_shift" in config else "shift"
-    changes = {name: shift} if shift is not None and name in config else {}
-    return type(scheduler).from_config(config, **changes)
 
 
 def to_uint8(output: NDArray[np.floating[Any]], card: ModelCard) -> Frames:

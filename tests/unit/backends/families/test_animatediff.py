@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import AnimateDiffPipeline, DDIMScheduler, EulerDiscreteScheduler, MotionAdapter
+from diffusers import AnimateDiffPipeline, MotionAdapter
 from diffusers import StableDiffusionPipeline as Base
 from diffusers.models.attention import BasicTransformerBlock, FreeNoiseTransformerBlock
 from safetensors.torch import save_file
@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 from kinoloom.backends.base import Inputs, Lora, Speed
 from kinoloom.backends.local import speed
 from kinoloom.backends.local.families.animatediff import FAMILY
-from kinoloom.backends.local.families.schedulers import use_scheduler
 from kinoloom.backends.local.lora import apply_loras
+from kinoloom.backends.local.scheduling import scheduler_for
 from kinoloom.catalog.loader import Catalog
 from kinoloom.catalog.speed import Scheduler
 from kinoloom.errors import ModelBroken
@@ -154,7 +154,7 @@ def test_windows_are_those_of_diffusers(folder: Path, pipe: Any, one_thread: Non
         str(folder), motion_adapter=MotionAdapter.from_pretrained(str(motion_folder(folder)))
     )
     fresh.set_progress_bar_config(disable=True)
-    use_scheduler(fresh, DDIM)
+    fresh.scheduler = scheduler_for(fresh.scheduler, wanted)
     fresh.enable_free_noise(context_length=16, context_stride=4)
     theirs = fresh(
         prompt=wanted.prompt,
@@ -189,29 +189,6 @@ def test_a_motion_lora_survives_windows_and_references(
     assert np.abs(plain_long - moved_long).mean() > 0.005
     assert np.array_equal(moved, again)
     assert np.array_equal(plain, after)
-
-
-def test_the_scheduler_is_the_takes_or_the_models_own(
-    pipe: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    own = pipe.scheduler
-    monkeypatch.setattr(pipe, "scheduler", own)  # put back after the test
-    FAMILY.prepare(pipe, take(frames=4, scheduler=DDIM), Inputs())
-    assert isinstance(pipe.scheduler, DDIMScheduler)
-    assert pipe.scheduler.config.beta_schedule == "linear"
-    assert pipe.scheduler.config.beta_end == 0.012  # what is not named stays
-    trailing = {"class": "EulerDiscreteScheduler", "settings": {"timestep_spacing": "trailing"}}
-    euler = Scheduler.model_validate(trailing)
-    pipe.scheduler = own
-    FAMILY.prepare(pipe, take(frames=4, scheduler=euler), Inputs())
-    assert isinstance(pipe.scheduler, EulerDiscreteScheduler)
-    assert pipe.scheduler.config.beta_schedule == "scaled_linear"
-    pipe.scheduler = own
-    FAMILY.prepare(pipe, take(frames=4), Inputs())
-    assert pipe.scheduler is own
-    unknown = Scheduler.model_validate({"class": "NoSuchScheduler"})
-    with pytest.raises(ModelBroken, match="NoSuchScheduler"):
-        FAMILY.prepare(pipe, take(frames=4, scheduler=unknown), Inputs())
 
 
 def test_the_step_cache_leaves_the_motion_modules_alone(pipe: Any, one_thread: None) -> None:

@@ -16,7 +16,6 @@ from diffusers.models.attention import BasicTransformerBlock, FreeNoiseTransform
 from kinoloom.backends.base import Inputs, Take
 from kinoloom.backends.local.families.base import Family
 from kinoloom.backends.local.families.references import reference_arguments, use_adapter
-from kinoloom.backends.local.families.schedulers import use_scheduler
 
 WINDOW = 16
 """Frames that the motion modules were trained on."""
@@ -28,8 +27,7 @@ class AnimateDiff(Family):
     """A motion adapter on a Stable Diffusion 1.5 checkpoint, with pictures by IP-Adapter."""
 
     def prepare(self, pipe: Any, take: Take, inputs: Inputs) -> None:
-        """Set the scheduler, windows for a long clip, and the adapter for references."""
-        use_scheduler(pipe, take.scheduler)
+        """Set windows for a long clip, and the adapter for references."""
         _use_windows(pipe, long=take.frames > WINDOW)
         use_adapter(pipe, inputs.references)
 

@@ -15,7 +15,6 @@ import torch
 from kinoloom.backends.base import Inputs, Take
 from kinoloom.backends.local.families.base import Family
 from kinoloom.backends.local.families.references import reference_arguments, use_adapter
-from kinoloom.backends.local.families.schedulers import use_scheduler
 
 _NAMES = (
     "prompt_embeds",
@@ -31,8 +30,7 @@ class StableDiffusionXL(Family):
     text_components = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
 
     def prepare(self, pipe: Any, take: Take, inputs: Inputs) -> None:
-        """Set the scheduler, and the adapter for references."""
-        use_scheduler(pipe, take.scheduler)
+        """Set the adapter for references."""
         use_adapter(pipe, inputs.references)
 
     def encode_key(
