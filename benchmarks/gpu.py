@@ -29,8 +29,8 @@ import yaml
 from benchmarks.machine import machine_line
 from kinoloom.backends.base import Speed
 from kinoloom.backends.local import offload, peak
-from kinoloom.backends.local.backend import with_shift
 from kinoloom.backends.local.residency import release
+from kinoloom.backends.local.scheduling import shifted
 from kinoloom.backends.local.speed import apply_speed, remove_speed
 from kinoloom.catalog.card import ModelCard
 from kinoloom.catalog.loader import Catalog
@@ -123,7 +123,7 @@ def pipeline(work: Work, device: torch.device, dtype: torch.dtype) -> Any:
         }
     # Outside: schedulers keep their tables in full precision on the processor.
     scheduler = build(work.architecture["components"]["scheduler"])
-    parts["scheduler"] = with_shift(scheduler, work.card.shift)
+    parts["scheduler"] = shifted(scheduler, work.card.shift)
     wanted = inspect.signature(kind.__init__).parameters
     absent = [n for n, p in wanted.items() if p.default is p.empty and n not in parts]
     pipe = kind(**parts, **dict.fromkeys(set(absent) - {"self"}))

@@ -26,8 +26,12 @@ def scheduler_for(own: Any, take: Take) -> Any:
                 f"diffusers {diffusers.__version__} has no {take.scheduler.class_name}.",
                 hints=["correct the scheduler in the model's card, or upgrade diffusers"],
             )
-    scheduler = cls.from_config(own.config, **settings)
+    return shifted(cls.from_config(own.config, **settings), take.shift)
+
+
+def shifted(scheduler: Any, shift: float | None) -> Any:
+    """The scheduler with its noise levels shifted, if it can be and `shift` is one."""
     name = "flow_shift" if "flow_shift" in scheduler.config else "shift"
-    if take.shift is None or name not in scheduler.config:
+    if shift is None or name not in scheduler.config:
         return scheduler
-    return cls.from_config(scheduler.config, **{name: take.shift})
+    return type(scheduler).from_config(scheduler.config, **{name: shift})
