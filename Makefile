@@ -12,7 +12,7 @@ MAKEFLAGS += --no-builtin-rules
 VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/stamps
-TEST_EXTRAS := local,redis,dev
+TEST_EXTRAS := local,server,postgres,redis,s3,openai,dev
 PROMPT ?= a red ball rolling to the right on green grass
 
 # The first of these that runs; 3.11 is what constraints.txt is tested with. Or: make demo PYTHON=...

@@ -104,6 +104,30 @@ def _cache_url(secret: SecretStr | None) -> SecretStr | None:
     return secret
 
 
+def _database_url(secret: SecretStr | None) -> SecretStr | None:
+    if secret is None:
+        return None
+    url = urlsplit(secret.get_secret_value())  # ValueError: a bracket too many
+    if url.scheme not in ("postgresql", "postgres") or len(url.path) < 2 or url.port == 0:
+        raise ValueError("no address of a PostgreSQL database")
+    return secret
+
+
+def _assets(place: str | None) -> str | None:
+    if place is None:
+        return None
+    if not place.strip() or "\0" in place:
+        raise ValueError("empty")
+    if "://" in place:
+        return place.rstrip("/")
+    return str(_folder(Path(place).expanduser()).absolute())
+
+
+def _words(value: Any) -> Any:
+    """A list of words; as text they are separated by commas or spaces."""
+    return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
+
+
 def _default_home() -> Path:
     import platformdirs
 
@@ -164,6 +188,41 @@ class Settings(BaseModel):
     )
     default_model: Annotated[str, Field(min_length=1, max_length=200)] = Field(
         default="spark", description="the name of a model card (`kinoloom models list`)"
+    )
+    database_url: Annotated[SecretStr | None, AfterValidator(_database_url)] = Field(
+        default=None,
+        description="the address of a PostgreSQL database that several machines share:"
+        " postgresql://[user[:password]@]host[:port]/name",
+    )
+    assets: Annotated[str | None, AfterValidator(_assets)] = Field(
+        default=None,
+        description="a folder, or an address such as s3://bucket/folder, where files are kept"
+        " by their content",
+    )
+    max_upload: Annotated[int, Field(gt=0), BeforeValidator(_bytes)] = Field(
+        default=512 * 1024**2,
+        description="the largest file that the server takes: 512MiB, 2 GB or bytes",
+    )
+    image_urls: bool = Field(
+        default=False,
+        description="true or false: whether the server fetches pictures from public addresses",
+    )
+    rate_limit: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
+        default=600,
+        description="requests a minute that one key may make of the server; 0 for no limit",
+    )
+    cors_origins: Annotated[tuple[str, ...], BeforeValidator(_words)] = Field(
+        default=(),
+        description="origins, such as https://studio.example, whose pages may call the server",
+    )
+    webhook_secret: SecretStr | None = Field(
+        default=None, description="what the calls of webhooks are signed with"
+    )
+    job_timeout: Annotated[int, Field(ge=1, le=30 * 86_400)] = Field(
+        default=6 * 3600, description="the seconds that one job may take once it runs"
+    )
+    history_days: Annotated[int, Field(ge=1, le=36_500)] = Field(
+        default=90, description="the days that finished jobs are remembered; clips are kept"
     )
 
 
@@ -264,7 +323,9 @@ def _relative_to(folder: Path, key: str, value: Any) -> Any:
         if isinstance(value, list):
             return [_relative_to(folder, "models", v) for v in value]
         return value
-    if key not in ("home", "outputs", "models", "comfyui"):
+    if key not in ("home", "outputs", "models", "comfyui", "assets"):
+        return value
+    if key == "assets" and "://" in str(value):
         return value
     if not isinstance(value, str) or not value.strip():
         return value
@@ -283,7 +344,9 @@ def _unknown(where: str, key: str, value: Any) -> Problem:
 def _without_secrets(key: str, value: Any) -> Any:
     """The value as it may be shown: of an address, user and password are left out."""
     text = str(value.get_secret_value() if isinstance(value, SecretStr) else value)
-    if key != "cache_url" and "://" not in text:
+    if "secret" in key:
+        return "***"
+    if key not in ("cache_url", "database_url") and "://" not in text:
         return value
     # Bluntly all that may belong to them, since a mistyped address can be cut anywhere.
     text = re.sub(r".*@", "***@", text, flags=re.DOTALL)

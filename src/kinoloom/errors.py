@@ -27,6 +27,16 @@ class ErrorKind(StrEnum):
     INSUFFICIENT_VRAM = "insufficient_vram"
     OUTPUT_FAILED = "output_failed"
     STORE_BROKEN = "store_broken"
+    WORKER_UNAVAILABLE = "worker_unavailable"
+    TIMEOUT = "timeout"
+    NETWORK_ERROR = "network_error"
+    NOT_FOUND = "not_found"
+    CONFLICT = "conflict"
+    TOO_LARGE = "too_large"
+    AUTHENTICATION = "authentication"
+    FORBIDDEN = "forbidden"
+    RATE_LIMITED = "rate_limited"
+    BUDGET_EXCEEDED = "budget_exceeded"
     CANCELLED = "cancelled"
     UNKNOWN = "unknown"
 
@@ -153,6 +163,72 @@ class StoreBroken(KinoloomError):
     """Kinoloom's own data folder cannot be read: damaged, or written by a newer version."""
 
     kind = ErrorKind.STORE_BROKEN
+
+
+class WorkerUnavailable(KinoloomError):
+    """Nothing that renders is there, or it died or hung while it rendered."""
+
+    kind = ErrorKind.WORKER_UNAVAILABLE
+
+
+class TimedOut(KinoloomError):
+    """The work took longer than its deadline."""
+
+    kind = ErrorKind.TIMEOUT
+
+
+class NetworkFailed(KinoloomError):
+    """An address cannot be reached, or must not be."""
+
+    kind = ErrorKind.NETWORK_ERROR
+
+
+class NotFound(KinoloomError):
+    """There is no job, clip or key of that id."""
+
+    kind = ErrorKind.NOT_FOUND
+
+
+class Conflict(KinoloomError):
+    """What is asked for does not go with the state that something is in."""
+
+    kind = ErrorKind.CONFLICT
+
+
+class TooLarge(KinoloomError):
+    """What was sent is larger than this server takes."""
+
+    kind = ErrorKind.TOO_LARGE
+
+
+class NotAuthenticated(KinoloomError):
+    """A key is needed, or the one that was given is not valid."""
+
+    kind = ErrorKind.AUTHENTICATION
+
+
+class Forbidden(KinoloomError):
+    """The key does not allow this."""
+
+    kind = ErrorKind.FORBIDDEN
+
+
+class RateLimited(KinoloomError):
+    """Too many requests; `retry_after` is the seconds to wait."""
+
+    kind = ErrorKind.RATE_LIMITED
+
+    def __init__(
+        self, message: str, *, cause: str = "", hints: Sequence[str] = (), retry_after: float = 1.0
+    ) -> None:
+        super().__init__(message, cause=cause, hints=hints)
+        self.retry_after = retry_after
+
+
+class BudgetExceeded(KinoloomError):
+    """The key's budget does not cover what this would cost."""
+
+    kind = ErrorKind.BUDGET_EXCEEDED
 
 
 class Cancelled(KinoloomError):
