@@ -23,7 +23,7 @@ import json, sys, time, kinoloom
 from kinoloom.config import load_settings
 from kinoloom.store.store import Store
 timings = kinoloom.generate(sys.argv[1], seed=int(sys.argv[2])).record.timings
-with Store.open(load_settings().home) as store:
+with Store.of(load_settings()) as store:
     counted = store.statistics.totals()
 print(json.dumps(dict(timings) | counted | {"processor": time.process_time()}))
 """

@@ -10,6 +10,9 @@ from kinoloom.catalog.card import ModelCard
 from kinoloom.catalog.loader import Catalog
 from tiny import write_model
 
+# The fixtures of real servers; none is started before a test asks for it.
+pytest_plugins = ["services"]
+
 # A shell starts background commands with SIGINT ignored, and processes inherit that: the tests of
 # interruption would then wait for what never comes.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -50,65 +50,13 @@ COMPONENTS = ("text_encoder", "transformer", "vae")
 
 def write_model(cards: Path) -> None:
     """Write the card ``tiny.yaml`` and the model's folder ``tiny`` into `cards`."""
-    import torch
-    from diffusers import (
-        AutoencoderKLLTXVideo,
-        FlowMatchEulerDiscreteScheduler,
-        LTXConditionPipeline,
-        LTXVideoTransformer3DModel,
-    )
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
+    from transformers import PreTrainedTokenizerFast
+
+    from tiny_models import ltx
 
     cards.mkdir(parents=True, exist_ok=True)
     cards.joinpath("tiny.yaml").write_text(CARD, encoding="utf-8")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        vae = AutoencoderKLLTXVideo(
-            latent_channels=8,
-            block_out_channels=(8, 8, 8, 8),
-            down_block_types=("LTXVideo095DownBlock3D",) * 3,
-            decoder_block_out_channels=(8, 8, 8),
-            layers_per_block=(0, 1, 1, 1),
-            decoder_layers_per_block=(0, 1, 1, 1),
-            spatio_temporal_scaling=(True, True, True),
-            decoder_spatio_temporal_scaling=(True, True, True),
-            decoder_inject_noise=(False,) * 4,
-            downsample_type=("spatiotemporal",) * 3,
-            upsample_residual=(True,) * 3,
-            upsample_factor=(1, 1, 1),
-            patch_size=2,
-            timestep_conditioning=False,
-        )
-        transformer = LTXVideoTransformer3DModel(
-            in_channels=8,
-            out_channels=8,
-            num_attention_heads=2,
-            attention_head_dim=8,
-            cross_attention_dim=16,
-            num_layers=1,
-            caption_channels=16,
-        )
-        text_encoder = T5EncoderModel(
-            T5Config(
-                vocab_size=len(_WORDS),
-                d_model=16,
-                d_kv=8,
-                num_heads=2,
-                d_ff=16,
-                num_layers=1,
-                feed_forward_proj="gated-gelu",
-                pad_token_id=0,
-                eos_token_id=1,
-            )
-        )
-        with torch.no_grad():
-            for module in vae.modules():
-                if isinstance(module, torch.nn.Conv3d):
-                    # torch's defaults lose the signal on the way, and all clips would look alike.
-                    module.weight.normal_(0.0, module.weight[0].numel() ** -0.5)
-            # The text must matter: what comes out of a fresh text encoder is nearly nothing.
-            text_encoder.shared.weight.normal_(0.0, 1.0)
     words = Tokenizer(models.WordLevel({w: i for i, w in enumerate(_WORDS)}, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     words.post_processor = processors.TemplateProcessing(
@@ -121,13 +69,7 @@ def write_model(cards: Path) -> None:
         unk_token="<unk>",
         model_max_length=16,
     )
-    pipe = LTXConditionPipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler(),
-        vae=vae.eval(),
-        text_encoder=text_encoder.eval(),
-        tokenizer=tokenizer,
-        transformer=transformer.eval(),
-    )
+    pipe = ltx.pipeline(tokenizer, layers=1, patch_size=2, timestep_conditioning=False)
     pipe.save_pretrained(cards / "tiny", safe_serialization=True)
 
 

@@ -12,27 +12,19 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cache, lru_cache
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from kinoloom.config import Settings, load_settings
 from kinoloom.errors import Cancelled, InvalidRequest, Problem
 from kinoloom.request import VideoRequest
 
 if TYPE_CHECKING:
-    from kinoloom.backends.base import Backend, Placement
-    from kinoloom.backends.local.parallel import Group
-    from kinoloom.catalog.loader import Catalog
     from kinoloom.clip import Clip
     from kinoloom.jobs.progress import Event, Listener
-    from kinoloom.planner.estimate import Measurement
     from kinoloom.planner.plan import Plan
-    from kinoloom.planner.resolve import Machine
     from kinoloom.remake import Remake
-    from kinoloom.request import Level
-    from kinoloom.store.store import Store
 
 _SUFFIXES = {".mp4": "mp4", ".webm": "webm", ".gif": "gif"}
 
@@ -116,19 +108,20 @@ def run(
 ) -> Clip:
     """Plan and make one clip; `on_plan` sees the plan before anything is spent."""
     from kinoloom.clip import Clip
+    from kinoloom.jobs import planning
     from kinoloom.jobs.clip import make_clip
     from kinoloom.store.held import held_store
 
-    join_others()
-    catalog = load_catalog(settings)
-    store = held_store(settings.home)
-    resolved = _plan(request, settings, catalog, store)
+    planning.join_others()
+    catalog = planning.load_catalog(settings)
+    store = held_store(settings)
+    resolved = planning.plan_request(request, settings, store, catalog=catalog)
     if on_plan is not None:
         on_plan(resolved)
     made = make_clip(
         resolved,
         catalog.get(resolved.model),
-        backend=backend_for(resolved.backend, settings),
+        backend=planning.backend_for(resolved.backend, settings),
         store=store,
         outputs=settings.outputs,
         listener=on_progress,
@@ -138,9 +131,10 @@ def run(
 
 def plan_request(request: VideoRequest, settings: Settings) -> Plan:
     """The plan of a checked request under given settings."""
+    from kinoloom.jobs import planning
     from kinoloom.store.held import held_store
 
-    return _plan(request, settings, load_catalog(settings), held_store(settings.home))
+    return planning.plan_request(request, settings, held_store(settings))
 
 
 def remake(file: Path, changes: dict[str, Any], settings: Settings) -> Remake:
@@ -148,104 +142,7 @@ def remake(file: Path, changes: dict[str, Any], settings: Settings) -> Remake:
     from kinoloom.remake import read_remake
     from kinoloom.store.held import held_store
 
-    return read_remake(file, _with_format(changes), held_store(settings.home))
-
-
-def backend_for(name: str, settings: Settings) -> Backend:
-    """The backend of that name; the same object each time, so that models stay loaded."""
-    return _local(settings)
-
-
-@lru_cache(maxsize=1)
-def _local(settings: Settings) -> Backend:
-    from kinoloom.backends.local.backend import LocalBackend
-
-    if (group := join_others()) is not None:
-        from kinoloom.backends.local.parallel import FirstBackend
-
-        return FirstBackend(settings, group)
-    return LocalBackend(settings)
-
-
-def join_others() -> Group | None:
-    """The processes that a launcher such as torchrun started with this one, to render together.
-
-    None when there are no others. Only the first of them returns from it; see `parallel.join`.
-    """
-    if "WORLD_SIZE" not in os.environ:
-        return None
-    from kinoloom.backends.local.parallel import join
-
-    return join()
-
-
-def _plan(request: VideoRequest, settings: Settings, catalog: Catalog, store: Store) -> Plan:
-    from kinoloom.planner import resolve
-
-    return resolve.plan(
-        request,
-        catalog=catalog,
-        settings=settings,
-        machine=machine_of(settings),
-        # Asked for more than once, and nothing is rendered meanwhile.
-        measurements=cache(lambda model, device: measurements_of(store, model, device)),
-    )
-
-
-def machine_of(settings: Settings) -> Machine:
-    """The device that the settings choose, and the memory that is free for a render now."""
-    from kinoloom.backends.local import hardware
-    from kinoloom.planner.resolve import Machine
-
-    device = hardware.device_label(settings.device)
-    if (group := join_others()) is not None:
-        device += f" in {group.here.size} processes"  # which take another time
-    # What this process holds is given back before something else is loaded.
-    ram = hardware.memory("cpu", ours=True)
-    free = ram if device.startswith("cpu") else hardware.memory(device, ours=True)
-    return Machine(
-        device,
-        free=free[0] if free is not None else None,
-        ram=ram[0] if ram is not None else None,
-        dtype_bytes=_dtype_bytes(settings.dtype, device),
-    )
-
-
-def _dtype_bytes(dtype: str, device: str) -> int:
-    """Bytes of one number; by itself a GPU computes in half precision, a processor in full."""
-    wide = device.startswith("cpu") if dtype == "auto" else dtype == "float32"
-    return 4 if wide else 2
-
-
-def measurements_of(store: Store, model: str, device: str) -> Sequence[Measurement]:
-    """What renders of a model took on a device of this machine, in the planner's form."""
-    from kinoloom.planner.estimate import Measurement
-
-    return [
-        Measurement(
-            model=m.model,
-            device=m.device,
-            width=m.width,
-            height=m.height,
-            frames=m.frames,
-            # Only whether guidance took a second pass matters for the time.
-            guidance=2.0 if m.guided else 1.0,
-            seconds_per_step=m.seconds_per_step,
-            overhead=m.overhead_seconds,
-            placement=cast("Placement", m.placement),
-            tiling=m.tiling,
-            acceleration=cast("Level", m.acceleration),
-            peak=m.peak_bytes,
-        )
-        for m in store.measurements.recent(device, model)
-    ]
-
-
-def load_catalog(settings: Settings) -> Catalog:
-    """Kinoloom's own model cards and the user's."""
-    from kinoloom.catalog.loader import Catalog
-
-    return Catalog.load(settings.models)
+    return read_remake(file, _with_format(changes), held_store(settings))
 
 
 def _request(prompt: str | VideoRequest, options: dict[str, Any]) -> VideoRequest:

@@ -7,18 +7,25 @@ here. Heavy imports happen inside the commands, so that ``--help`` answers at on
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from kinoloom.cli_jobs import jobs_app, stats
+from kinoloom.cli_keys import keys_app
 from kinoloom.cli_models import models_app
+from kinoloom.cli_server import serve, worker
 from kinoloom.outcome import FAILED, outcome, plain_view, settings_now
 
 if TYPE_CHECKING:
+    from kinoloom.clip import Clip
     from kinoloom.config import Settings
     from kinoloom.planner.plan import Plan
     from kinoloom.request import VideoRequest
+    from kinoloom.terminal import View
 
 app = typer.Typer(
     name="kinoloom",
@@ -28,6 +35,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(models_app, name="models")
+app.add_typer(jobs_app, name="jobs")
+app.add_typer(keys_app, name="keys")
+app.command()(serve)
+app.command()(worker)
+app.command()(stats)
 
 Prompt = Annotated[str, typer.Argument(help="What to show, in words.")]
 Model = Annotated[str | None, typer.Option(help="Model card, see `kinoloom models list`.")]
@@ -170,8 +182,9 @@ def generate(
             planned.append(plan)
             view.plan(plan)
 
-        clip = api.run(request, settings, on_plan=on_plan, on_progress=view.progress)
-        view.done(clip, _remake_remarks(key, planned[0], values))
+        with _maker(settings) as make:
+            clip = make(request, on_plan, view)
+            view.done(clip, _remake_remarks(key, planned[0], values))
 
 
 @app.command()
@@ -230,8 +243,9 @@ def batch(
             with disk_errors(output):
                 output.mkdir(parents=True, exist_ok=True)
         requests = [api.build_request(prompt=prompt, **values) for prompt in prompts]
-        for request in requests:
-            view.done(api.run(request, settings, on_plan=view.plan, on_progress=view.progress))
+        with _maker(settings) as make:
+            for request in requests:
+                view.done(make(request, view.plan, view))
 
 
 @app.command()
@@ -359,11 +373,38 @@ def doctor(as_json: AsJson = False) -> None:
 def main() -> NoReturn:
     """The entry point of the `kinoloom` command."""
     if "WORLD_SIZE" in os.environ:  # set by a launcher: what follows is for the first process only
-        from kinoloom import api
+        from kinoloom.jobs.planning import join_others
 
-        api.join_others()
+        join_others()
     app()
     raise SystemExit(0)
+
+
+@contextmanager
+def _maker(
+    settings: Settings,
+) -> Iterator[Callable[[VideoRequest, Callable[[Plan], None], View], Clip]]:
+    """What makes clips so that killing the command loses nothing; see `kinoloom.jobs.here`.
+
+    Several processes that render one clip together do so by themselves, past all jobs.
+    """
+    from kinoloom import api
+    from kinoloom.clip import Clip
+
+    if "WORLD_SIZE" in os.environ:
+        yield lambda request, on_plan, view: api.run(
+            request, settings, on_plan=on_plan, on_progress=view.progress
+        )
+        return
+    from kinoloom.jobs.here import Here
+
+    with Here(settings) as here:
+
+        def make(request: VideoRequest, on_plan: Callable[[Plan], None], view: View) -> Clip:
+            made = here.make(request, on_plan=on_plan, view=view)
+            return Clip(made.record, reused=made.reused)
+
+        yield make
 
 
 def _request(

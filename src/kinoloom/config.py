@@ -128,6 +128,15 @@ def _words(value: Any) -> Any:
     return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
 
 
+def _origins(words: tuple[str, ...]) -> tuple[str, ...]:
+    """Origins as browsers send them. Never ``*``: on a server without keys, any page that the user
+    happens to open could read all there is."""
+    origins = tuple(word.lower().rstrip("/") for word in words)
+    if not all(re.fullmatch(r"https?://[\w.-]+(:\d{1,5})?", o, re.ASCII) for o in origins):
+        raise ValueError("no origin")
+    return origins
+
+
 def _default_home() -> Path:
     import platformdirs
 
@@ -211,15 +220,21 @@ class Settings(BaseModel):
         default=600,
         description="requests a minute that one key may make of the server; 0 for no limit",
     )
-    cors_origins: Annotated[tuple[str, ...], BeforeValidator(_words)] = Field(
-        default=(),
-        description="origins, such as https://studio.example, whose pages may call the server",
+    cors_origins: Annotated[tuple[str, ...], BeforeValidator(_words), AfterValidator(_origins)] = (
+        Field(
+            default=(),
+            description="origins, such as https://studio.example, whose pages may call the server",
+        )
     )
     webhook_secret: SecretStr | None = Field(
         default=None, description="what the calls of webhooks are signed with"
     )
     job_timeout: Annotated[int, Field(ge=1, le=30 * 86_400)] = Field(
         default=6 * 3600, description="the seconds that one job may take once it runs"
+    )
+    worker_ttl: Annotated[float, Field(ge=1, le=3600)] = Field(
+        default=60.0,
+        description="the seconds without a sign of life after which another worker takes the jobs",
     )
     history_days: Annotated[int, Field(ge=1, le=36_500)] = Field(
         default=90, description="the days that finished jobs are remembered; clips are kept"

@@ -115,7 +115,7 @@ def _store(settings: Settings) -> Check:
     from kinoloom.store.statistics import hit_rate
     from kinoloom.store.store import Store
 
-    with Store.open(settings.home) as store:
+    with Store.of(settings) as store:
         newest = store.clips.list(limit=1)
         totals = store.statistics.totals()
     last = f"newest clip {newest[0].created_at:%Y-%m-%d %H:%M} UTC" if newest else "no clips yet"

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, get_args
 
-from kinoloom.api import backend_for
 from kinoloom.catalog.loader import Catalog
 from kinoloom.config import Settings
 from kinoloom.errors import InvalidRequest, KinoloomError, Problem, nearest_names
+from kinoloom.jobs.planning import backend_for
 from kinoloom.request import Task
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def check_model(model: str, settings: Settings, *, ask: bool = True) -> Inventor
     card = Catalog.load(settings.models).get(model)
     missing, install = _packages(card, settings)
     memory = hardware.memory(hardware.device_label(settings.device))
-    with Store.open(settings.home) as store:
+    with Store.of(settings) as store:
         pins = store.models.pins()
         accepted = store.models.accepted(card.id, card.licence.id)
     return inventory.take(
@@ -94,7 +94,7 @@ def pull_model(
     from kinoloom.weights import pull
 
     card = Catalog.load(settings.models).get(model)
-    with Store.open(settings.home) as store:
+    with Store.of(settings) as store:
         return pull.pull(
             card,
             settings,
@@ -130,7 +130,7 @@ def remove_model(model: str, settings: Settings, *, yes: bool = False) -> Remova
             message=f"Removing {model} has to be confirmed.",
             hints=[f"kinoloom models remove {model} --yes", *removal.kept],
         )
-    with Store.open(settings.home) as store:
+    with Store.of(settings) as store:
         remove.remove(removal, card, store.models)
     return removal
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,11 @@ if TYPE_CHECKING:
     from kinoloom.doctor import Check
     from kinoloom.planner.plan import Plan
     from kinoloom.quality.score import Scores
+    from kinoloom.store.events import JobEvent
+    from kinoloom.store.jobs import JobRecord
 
+_WISHES = {"held": "release", "failed": "retry", "cancelled": "retry", "dead": "retry"}
+_WIDE = 400
 _MARKS = {"ok": "ok", "warning": "!!", "failed": "XX"}
 
 
@@ -106,14 +110,108 @@ def show_checks(checks: Iterable[Check]) -> None:
             write(f"    -> {check.hint}")
 
 
-def _table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, whole: bool = False) -> None:
-    """Rows under their columns; with `whole` the first one, a name to be typed, is never broken."""
+def show_jobs(jobs: Sequence[JobRecord]) -> None:
+    """Jobs, a line each."""
+    rows = [
+        (
+            job.id,
+            job.state,
+            job.queue if not job.queue.startswith("cli-") else "command",
+            job.model,
+            f"{job.created_at.astimezone():%m-%d %H:%M}",
+            _share_done(job),
+            _cut(job.prompt, 48),
+        )
+        for job in jobs
+    ]
+    columns = ("job", "state", "queue", "model", "since", "done", "prompt")
+    _table(columns, rows, whole=True, wide=True)
+
+
+def show_job(job: JobRecord, events: Sequence[JobEvent]) -> None:
+    """A job, what was told of it, and what can be done with it now."""
+    shown = {
+        "state": job.state,
+        "prompt": job.prompt,
+        "task": job.task,
+        "model": f"{job.model} on {job.backend}",
+        "queue": job.queue,
+        "worker": job.worker or "",
+        "done": _share_done(job),
+        "clip": job.clip_id or "",
+    }
+    _table(("job", job.id), [(name, value) for name, value in shown.items() if value])
+    for event in events:
+        if event.type in ("state", "log"):
+            data = event.data
+            text = data.get("message") or data.get("reason") or ""
+            word = data.get("state", "") if event.type == "state" else "note"
+            write(f"{event.created_at.astimezone():%H:%M:%S} {word} {text}".rstrip())
+    if job.error is not None:
+        write(f"error ({job.error.get('kind')}): {job.error.get('message')}")
+        for hint in job.error.get("hints", ()):
+            write(f"  try: {hint}")
+    if (wish := _WISHES.get(job.state)) is not None:
+        write(f"next: kinoloom jobs {wish} {job.id}")
+
+
+def show_statistics(found: Mapping[str, Any]) -> None:
+    """What was made by now."""
+    lines = [
+        ("clips", str(found["clips"])),
+        ("frames", str(found["frames"])),
+        ("time", duration(found["seconds"])),
+        ("frames a second", _number(found["average_fps"])),
+        ("steps a clip", _number(found["average_steps"])),
+        ("found again", f"{found['results']['hits']} ({_percent(found['results']['rate'])})"),
+        ("time saved", duration(found["saved"]["seconds"])),
+        ("prompts in the cache", _percent(found["embeddings"]["rate"])),
+        ("cost", f"{found['cost']:.2f} USD"),
+    ]
+    lines += [(f"jobs {state}", str(count)) for state, count in found["jobs"].items()]
+    lines += [(f"clips {task}", str(made["clips"])) for task, made in found["tasks"].items()]
+    lines += [(f"clips by {name}", str(made["clips"])) for name, made in found["backends"].items()]
+    _table(("what", "by now"), lines)
+
+
+def _share_done(job: JobRecord) -> str:
+    """How far a job is: its phase and steps while it runs."""
+    if job.state != "running" or not job.progress:
+        return ""
+    step, steps = job.progress.get("step"), job.progress.get("steps")
+    phase = str(job.progress.get("phase", ""))
+    return f"{phase} {step}/{steps}" if steps else phase
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.0f} %"
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def _table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    whole: bool = False,
+    wide: bool = False,
+) -> None:
+    """Rows under their columns; with `whole` the first one, a name to be typed, is never broken.
+
+    A `wide` table has a line for each row where no terminal sets the width, for `grep`.
+    """
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(column, overflow="fold", no_wrap=whole and column == columns[0])
     for row in rows:
         table.add_row(*(Text(harmless(cell, sys.stdout)) for cell in row))
-    Console().print(table)
+    Console(width=None if not wide or sys.stdout.isatty() else _WIDE).print(table)
 
 
 def _short(value: Any) -> str:

@@ -41,8 +41,16 @@ class View(Protocol):
         """The plan, before it runs."""
         ...
 
+    def note(self, text: str) -> None:
+        """Something to know before the job runs."""
+        ...
+
     def progress(self, event: Event) -> None:
         """One report of the job."""
+        ...
+
+    def preview(self, jpeg: str) -> None:
+        """A rough picture of the clip as it is by now, a JPEG in base64."""
         ...
 
     def done(self, clip: Clip, remarks: tuple[str, ...] = ()) -> None:
@@ -69,6 +77,12 @@ class QuietView:
     def plan(self, plan: Plan) -> None:
         """Nothing."""
 
+    def note(self, text: str) -> None:
+        """Nothing."""
+
+    def preview(self, jpeg: str) -> None:
+        """Nothing: a terminal shows no pictures."""
+
     def progress(self, event: Event) -> None:
         """Nothing."""
 
@@ -93,6 +107,10 @@ class PlainView(QuietView):
         write(plan_line(plan), to_error=True)
         for line in plan_notes(plan):
             write("  " + line, to_error=True)
+
+    def note(self, text: str) -> None:
+        """A line like those after the plan."""
+        write("  " + text, to_error=True)
 
     def progress(self, event: Event) -> None:
         """A line at each new phase and every two seconds within one."""
@@ -167,6 +185,14 @@ class JsonView:
             _, png = cv2.imencode(".png", event.preview[..., ::-1])
             image = "data:image/png;base64," + base64.b64encode(png.tobytes()).decode()
             write_json({"type": "preview", "step": event.step, "image": image})
+
+    def note(self, text: str) -> None:
+        """``{"type": "note", "message": "..."}``."""
+        write_json({"type": "note", "message": text})
+
+    def preview(self, jpeg: str) -> None:
+        """``{"type": "preview", "image": "data:image/jpeg;base64,..."}``."""
+        write_json({"type": "preview", "image": "data:image/jpeg;base64," + jpeg})
 
     def done(self, clip: Clip, remarks: tuple[str, ...] = ()) -> None:
         """``{"type": "success", "clip": {...}}``."""

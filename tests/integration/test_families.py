@@ -13,11 +13,11 @@ import pytest
 from PIL import Image
 
 import kinoloom
-from kinoloom.api import load_catalog
 from kinoloom.catalog.card import ModelCard
 from kinoloom.clip import Clip
 from kinoloom.config import load_settings
 from kinoloom.errors import Cancelled
+from kinoloom.jobs.planning import load_catalog
 from kinoloom.jobs.progress import Event
 from kinoloom.media.reader import probe
 from kinoloom.media.writer import write_video

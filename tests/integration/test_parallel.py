@@ -33,7 +33,7 @@ COMMANDS = """\
 import os, sys
 import torch
 from diffusers import WanTransformer3DModel
-from kinoloom import api
+from kinoloom.jobs import planning
 from kinoloom.cli import app
 
 passes, forward = 0, WanTransformer3DModel.forward
@@ -47,7 +47,7 @@ def failing(self, *args, **kwargs):
 
 if os.environ["RANK"] == "1":
     WanTransformer3DModel.forward = failing
-api.join_others()
+planning.join_others()
 codes = []
 for command in sys.argv[1:]:
     try:
@@ -64,9 +64,9 @@ sys.exit(codes[-1])
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     name = "wan-2.1-t2v"
-    write, file, model = wan.VARIANTS[name]
+    write, model = wan.VARIANTS[name]
     write(folder / f"tiny-{name}")
-    shipped.write_card(folder, name, file, model, wan.SMALL)
+    shipped.write_card(folder, name, model, wan.SMALL)
     return folder
 
 

@@ -22,8 +22,6 @@ from kinoloom.store.cache.server import PREFIX, ServerCache, ServerLost
 if TYPE_CHECKING:
     from services import RedisServer
 
-pytest_plugins = ["services"]
-
 SEAL = 36
 TTL = 3600
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from diffusers import MotionAdapter, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 
-from tiny_models import images
+from tiny_models import parts, shipped, words
 
 _CHANNELS = (16, 32)
 _WIDTH = 16
@@ -16,7 +16,7 @@ ADAPTER = "ip-adapter_sd15.safetensors"
 
 def write_animatediff(folder: Path) -> None:
     """The image model in `folder`, and beside it ``-motion`` and ``-references``."""
-    with images.seeded(0):
+    with parts.seeded(0):
         unet = UNet2DConditionModel(
             block_out_channels=_CHANNELS,
             layers_per_block=1,
@@ -37,10 +37,10 @@ def write_animatediff(folder: Path) -> None:
             use_motion_mid_block=False,
         )
         StableDiffusionPipeline(
-            vae=images.vae(),
-            text_encoder=images.text_encoder(_WIDTH),
-            tokenizer=images.tokenizer(),
-            unet=images.scaled(unet.eval()),
+            vae=parts.vae(),
+            text_encoder=parts.clip(_WIDTH),
+            tokenizer=words.clip(),
+            unet=parts.loud(unet.eval()),
             scheduler=PNDMScheduler(
                 beta_start=0.00085,
                 beta_end=0.012,
@@ -52,8 +52,8 @@ def write_animatediff(folder: Path) -> None:
             feature_extractor=None,
             requires_safety_checker=False,
         ).save_pretrained(folder, safe_serialization=True)
-        images.scaled(motion).save_pretrained(motion_folder(folder))
-        images.write_adapter(references_folder(folder), ADAPTER, unet, _WIDTH)
+        parts.loud(motion).save_pretrained(motion_folder(folder))
+        parts.write_adapter(references_folder(folder), ADAPTER, unet, _WIDTH)
 
 
 def motion_folder(folder: Path) -> Path:
@@ -71,19 +71,20 @@ def cards(folder: Path) -> None:
     weights = folder / "tiny-animatediff"
     write_animatediff(weights)
     repository = str(references_folder(weights).parent)
-    images.write_card(
+    shipped.write_card(
         folder,
         "animatediff",
-        "tiny-animatediff",
-        source={
-            "path": weights.name,
-            "parts": {
-                "motion_adapter": {"path": str(motion_folder(weights))},
-                "ip_adapter": {"path": repository, "subfolder": "models", "file": ADAPTER},
-                "ip_encoder": {"path": repository, "subfolder": "models/image_encoder"},
+        "animatediff",
+        {
+            "source": {
+                "path": weights.name,
+                "parts": {
+                    "motion_adapter": {"path": str(motion_folder(weights))},
+                    "ip_adapter": {"path": repository, "subfolder": "models", "file": ADAPTER},
+                    "ip_encoder": {"path": repository, "subfolder": "models/image_encoder"},
+                },
             },
+            "sizes": {"minimum": 64, "maximum": 96, "native": [[64, 64]], "default": [64, 64]},
+            "frames": {"default": 16, "maximum": 24},
         },
-        sizes={"minimum": 64, "maximum": 96, "native": [[64, 64]], "default": [64, 64]},
-        frames={"default": 16, "maximum": 24},
-        steps={"default": 2, "minimum": 1, "preview": 2, "standard": 2, "premium": 3},
     )

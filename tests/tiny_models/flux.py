@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import string
 from pathlib import Path
 
 from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
-from transformers import T5Config, T5EncoderModel, T5TokenizerFast
 
-from tiny_models import images
+from tiny_models import parts, shipped, words
 
 _WIDTH = 16
 
@@ -24,9 +22,7 @@ def write_flux_dev(folder: Path) -> None:
 
 
 def _write(folder: Path, *, guided: bool) -> None:
-    letters = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)]
-    letters += [(c, -3.0) for c in string.ascii_letters + string.digits + string.punctuation]
-    with images.seeded(0):
+    with parts.seeded(0):
         transformer = FluxTransformer2DModel(
             in_channels=16,
             num_layers=1,
@@ -38,20 +34,8 @@ def _write(folder: Path, *, guided: bool) -> None:
             guidance_embeds=guided,
             axes_dims_rope=(2, 2, 4),
         )
-        t5 = T5EncoderModel(
-            T5Config(
-                vocab_size=len(letters),
-                d_model=_WIDTH,
-                d_kv=8,
-                num_heads=2,
-                d_ff=_WIDTH,
-                num_layers=1,
-                feed_forward_proj="gated-gelu",
-                pad_token_id=0,
-                eos_token_id=1,
-            )
-        )
-        vae = images.vae(
+        tokenizer = words.t5()
+        vae = parts.vae(
             scaling_factor=0.3611,
             shift_factor=0.1159,
             use_quant_conv=False,
@@ -69,11 +53,11 @@ def _write(folder: Path, *, guided: bool) -> None:
         FluxPipeline(
             scheduler=scheduler,
             vae=vae,
-            text_encoder=images.text_encoder(_WIDTH),
-            tokenizer=images.tokenizer(),
-            text_encoder_2=images.scaled(t5.eval()),
-            tokenizer_2=T5TokenizerFast(vocab=letters, extra_ids=0),
-            transformer=images.scaled(transformer.eval()),
+            text_encoder=parts.clip(_WIDTH),
+            tokenizer=words.clip(),
+            text_encoder_2=parts.t5(_WIDTH, len(tokenizer)),
+            tokenizer_2=tokenizer,
+            transformer=parts.loud(transformer.eval()),
         ).save_pretrained(folder, safe_serialization=True)
 
 
@@ -82,11 +66,12 @@ def cards(folder: Path) -> None:
     for variant, write in (("schnell", write_flux_schnell), ("dev", write_flux_dev)):
         name = f"tiny-flux-{variant}"
         write(folder / name)
-        images.write_card(
+        shipped.write_card(
             folder,
             f"flux-{variant}",
-            name,
-            source={"path": name},
-            sizes={"minimum": 64, "maximum": 96, "native": [[64, 64]], "default": [64, 64]},
-            steps={"default": 2, "minimum": 1, "preview": 2, "standard": 2, "premium": 3},
+            f"flux-{variant}",
+            {
+                "source": {"path": name},
+                "sizes": {"minimum": 64, "maximum": 96, "native": [[64, 64]], "default": [64, 64]},
+            },
         )

@@ -25,7 +25,7 @@ from transformers import (
     SiglipVisionModel,
 )
 
-from tiny_models import shipped, words
+from tiny_models import parts, shipped, words
 
 ASPECTS = (
     "1. The main content and theme of the video.",
@@ -46,21 +46,12 @@ FEW = {
         "default": [32, 32],
     },
     "frames": {"multiple": 36, "offset": 1, "minimum": 37, "maximum": 109, "default": 37},
-    "steps": {
-        "default": 2,
-        "minimum": 1,
-        "maximum": 8,
-        "preview": 2,
-        "standard": 2,
-        "premium": 3,
-    },
 }
 
 
 def write_i2v(folder: Path) -> Path:
     """The three repositories as the folders ``base``, ``transformer`` and ``redux`` of `folder`."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with parts.seeded(0):
         _base().save_pretrained(folder / "base", safe_serialization=True)
         transformer = HunyuanVideoFramepackTransformer3DModel(
             in_channels=4,
@@ -77,7 +68,7 @@ def write_i2v(folder: Path) -> Path:
             image_proj_dim=12,
             has_clean_x_embedder=True,
         )
-        shipped.loud(transformer)
+        parts.loud(transformer)
         transformer.save_pretrained(folder / "transformer", safe_serialization=True)
         vision = SiglipVisionConfig(
             hidden_size=12,
@@ -88,7 +79,7 @@ def write_i2v(folder: Path) -> Path:
             patch_size=4,
         )
         encoder = SiglipVisionModel(vision)
-        shipped.loud(encoder)
+        parts.loud(encoder)
         encoder.save_pretrained(folder / "redux/image_encoder", safe_serialization=True)
     processor = SiglipImageProcessor(size={"height": 16, "width": 16})
     processor.save_pretrained(folder / "redux/feature_extractor")
@@ -110,7 +101,7 @@ def cards(folder: Path) -> None:
         ("framepack", "framepack-i2v"),
         ("framepack-f1", "framepack-f1-i2v"),
     ):
-        shipped.write_card(folder, variant, "framepack", model, FEW | {"source": source})
+        shipped.write_card(folder, variant, model, FEW | {"source": source})
 
 
 def _base() -> HunyuanVideoPipeline:
@@ -121,7 +112,7 @@ def _base() -> HunyuanVideoPipeline:
         layers_per_block=1,
         norm_num_groups=4,
     )
-    shipped.loud(vae)
+    parts.loud(vae)
     tokenizer, tokenizer_2 = words.llama(ASPECTS), words.clip()
     text_encoder = LlamaModel(
         LlamaConfig(

@@ -24,11 +24,9 @@ from transformers import (
     SiglipImageProcessor,
     SiglipVisionConfig,
     SiglipVisionModel,
-    T5Config,
-    T5EncoderModel,
 )
 
-from tiny_models import shipped, words
+from tiny_models import parts, shipped, words
 
 SIZES = {
     "multiple_of": 16,
@@ -51,14 +49,6 @@ ASPECTS = (
 FEW = {
     "sizes": SIZES,
     "frames": {"multiple": 4, "offset": 1, "minimum": 5, "maximum": 13, "default": 5},
-    "steps": {
-        "default": 2,
-        "minimum": 1,
-        "maximum": 8,
-        "preview": 2,
-        "standard": 2,
-        "premium": 3,
-    },
 }
 
 
@@ -71,7 +61,7 @@ def write_t2v(folder: Path) -> Path:
 
 def write_i2v(folder: Path) -> Path:
     """HunyuanVideo 1.5 from a picture; 729 tokens of it are hard-coded, hence 27 x 27 patches."""
-    parts = _parts("i2v")
+    found = _parts("i2v")
     vision = SiglipVisionConfig(
         hidden_size=12,
         intermediate_size=16,
@@ -80,13 +70,12 @@ def write_i2v(folder: Path) -> Path:
         image_size=54,
         patch_size=2,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)
+    with parts.seeded(1):
         encoder = SiglipVisionModel(vision)
-        shipped.loud(encoder)
+        parts.loud(encoder)
     processor = SiglipImageProcessor(size={"height": 54, "width": 54})
     pipe = HunyuanVideo15ImageToVideoPipeline(
-        **parts, image_encoder=encoder.eval(), feature_extractor=processor
+        **found, image_encoder=encoder.eval(), feature_extractor=processor
     )
     pipe.save_pretrained(folder, safe_serialization=True)
     return folder
@@ -99,12 +88,11 @@ def cards(folder: Path) -> None:
         ("hunyuanvideo-1.5-i2v", "hunyuanvideo-1.5-480p-i2v", write_i2v),
     ):
         write(folder / f"tiny-{variant}")
-        shipped.write_card(folder, variant, "hunyuanvideo-1.5", model, FEW)
+        shipped.write_card(folder, variant, model, FEW)
 
 
 def _parts(task: str) -> dict[str, Any]:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with parts.seeded(0):
         transformer = HunyuanVideo15Transformer3DModel(
             in_channels=9,
             out_channels=4,
@@ -146,31 +134,18 @@ def _parts(task: str) -> dict[str, Any]:
                 pad_token_id=tokenizer.pad_token_id,
             )
         )
-        text_encoder_2 = T5EncoderModel(
-            T5Config(
-                vocab_size=384,
-                d_model=32,
-                d_kv=8,
-                num_heads=2,
-                d_ff=32,
-                num_layers=1,
-                feed_forward_proj="gated-gelu",
-                pad_token_id=0,
-                eos_token_id=1,
-            )
-        )
+        text_encoder_2 = parts.t5(32, 384)
         for module in (transformer, vae):
-            shipped.loud(module)
+            parts.loud(module)
         with torch.no_grad():
             text_encoder.embed_tokens.weight.normal_(0.0, 1.0)
-            text_encoder_2.shared.weight.normal_(0.0, 1.0)
     return {
         "transformer": transformer.eval(),
         "vae": vae.eval(),
         "scheduler": FlowMatchEulerDiscreteScheduler(shift=5.0),
         "text_encoder": text_encoder.eval(),
         "tokenizer": tokenizer,
-        "text_encoder_2": text_encoder_2.eval(),
+        "text_encoder_2": text_encoder_2,
         "tokenizer_2": ByT5Tokenizer(),
         "guider": ClassifierFreeGuidance(guidance_scale=6.0),
     }

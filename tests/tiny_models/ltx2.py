@@ -18,7 +18,7 @@ from diffusers import (
 from diffusers.pipelines.ltx2 import LTX2TextConnectors, LTX2Vocoder
 from transformers import Gemma3Config, Gemma3ForConditionalGeneration
 
-from tiny_models import shipped, words
+from tiny_models import parts, shipped, words
 
 RATE = 16000
 """Samples a second of the tiny vocoder."""
@@ -32,14 +32,6 @@ FEW = {
         "default": [64, 64],
     },
     "frames": {"multiple": 8, "offset": 1, "minimum": 9, "maximum": 17, "default": 9},
-    "steps": {
-        "default": 2,
-        "minimum": 1,
-        "maximum": 8,
-        "preview": 2,
-        "standard": 2,
-        "premium": 3,
-    },
 }
 
 TEXT = 16
@@ -47,8 +39,7 @@ TEXT = 16
 
 def write_ltx2(folder: Path) -> Path:
     """LTX-2 with its two VAEs, vocoder and connectors."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with parts.seeded(0):
         tokenizer = words.gemma()
         text_encoder = _gemma(len(tokenizer))
         transformer = LTX2VideoTransformer3DModel(
@@ -120,7 +111,7 @@ def write_ltx2(folder: Path) -> Path:
             output_sampling_rate=RATE,
         )
         for module in (vae, transformer, connectors, audio_vae):
-            shipped.loud(module)
+            parts.loud(module)
         with torch.no_grad():
             for layer in vocoder.modules():
                 if isinstance(layer, torch.nn.Conv1d | torch.nn.ConvTranspose1d):
@@ -148,7 +139,7 @@ def write_ltx2(folder: Path) -> Path:
 def cards(folder: Path) -> None:
     """Write the checkpoint and its card into `folder`."""
     write_ltx2(folder / "tiny-ltx-2")
-    shipped.write_card(folder, "ltx-2", "ltx-2", "ltx-2", FEW)
+    shipped.write_card(folder, "ltx-2", "ltx-2", FEW)
 
 
 def _gemma(tokens: int) -> Gemma3ForConditionalGeneration:

@@ -61,7 +61,7 @@ def cards(folder: Path) -> None:
     """Write every variant, and its card ``tiny-<variant>.yaml``, into `folder`."""
     for name, (write, model, changes) in VARIANTS.items():
         write(folder / f"tiny-{name}")
-        shipped.write_card(folder, name, "skyreels-v2", model, changes)
+        shipped.write_card(folder, name, model, changes)
 
 
 _transformer = partial(build, SkyReelsV2Transformer3DModel)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
 
-from tiny_models import images
+from tiny_models import parts, shipped, words
 
 _WIDTH = 16
 
@@ -15,7 +15,7 @@ ADAPTER = "ip-adapter_sdxl.safetensors"
 
 def write_stable_diffusion_xl(folder: Path) -> None:
     """The model in `folder`, and beside it the IP-Adapter in ``-references``."""
-    with images.seeded(0):
+    with parts.seeded(0):
         unet = UNet2DConditionModel(
             block_out_channels=(16, 32),
             layers_per_block=1,
@@ -32,12 +32,12 @@ def write_stable_diffusion_xl(folder: Path) -> None:
             sample_size=8,
         )
         StableDiffusionXLPipeline(
-            vae=images.vae(scaling_factor=0.13025),
-            text_encoder=images.text_encoder(_WIDTH),
-            text_encoder_2=images.text_encoder(_WIDTH, projected=True),
-            tokenizer=images.tokenizer(),
-            tokenizer_2=images.tokenizer(),
-            unet=images.scaled(unet.eval()),
+            vae=parts.vae(scaling_factor=0.13025),
+            text_encoder=parts.clip(_WIDTH),
+            text_encoder_2=parts.clip(_WIDTH, projected=True),
+            tokenizer=words.clip(),
+            tokenizer_2=words.clip(),
+            unet=parts.loud(unet.eval()),
             scheduler=EulerDiscreteScheduler(
                 beta_start=0.00085,
                 beta_end=0.012,
@@ -47,7 +47,7 @@ def write_stable_diffusion_xl(folder: Path) -> None:
             ),
             add_watermarker=False,
         ).save_pretrained(folder, safe_serialization=True)
-        images.write_adapter(references_folder(folder), ADAPTER, unet, _WIDTH)
+        parts.write_adapter(references_folder(folder), ADAPTER, unet, _WIDTH)
 
 
 def references_folder(folder: Path) -> Path:
@@ -60,17 +60,18 @@ def cards(folder: Path) -> None:
     weights = folder / "tiny-sdxl"
     write_stable_diffusion_xl(weights)
     repository = str(references_folder(weights).parent)
-    images.write_card(
+    shipped.write_card(
         folder,
         "sdxl",
-        "tiny-sdxl",
-        source={
-            "path": weights.name,
-            "parts": {
-                "ip_adapter": {"path": repository, "subfolder": "sdxl_models", "file": ADAPTER},
-                "ip_encoder": {"path": repository, "subfolder": "sdxl_models/image_encoder"},
+        "sdxl",
+        {
+            "source": {
+                "path": weights.name,
+                "parts": {
+                    "ip_adapter": {"path": repository, "subfolder": "sdxl_models", "file": ADAPTER},
+                    "ip_encoder": {"path": repository, "subfolder": "sdxl_models/image_encoder"},
+                },
             },
+            "sizes": {"minimum": 64, "maximum": 96, "native": [[64, 64]], "default": [64, 64]},
         },
-        sizes={"minimum": 64, "maximum": 96, "native": [[64, 64]], "default": [64, 64]},
-        steps={"default": 2, "minimum": 1, "preview": 2, "standard": 2, "premium": 3},
     )

@@ -13,14 +13,14 @@ from diffusers import (
 )
 from transformers import CLIPImageProcessor
 
-from tiny_models import images
+from tiny_models import parts, shipped
 
 _WIDTH = 16
 
 
 def write_svd(folder: Path) -> None:
     """The model in `folder`. Its image encoder must be for 224 pixels: the pipeline says so."""
-    with images.seeded(0):
+    with parts.seeded(0):
         # Its norms have 32 groups: with one channel a group they would hide the fixed conditions.
         unet = UNetSpatioTemporalConditionModel(
             block_out_channels=(64, 64),
@@ -41,8 +41,8 @@ def write_svd(folder: Path) -> None:
         )
         StableVideoDiffusionPipeline(
             vae=vae.eval(),
-            image_encoder=images.vision_encoder(_WIDTH, side=224),
-            unet=images.scaled(unet.eval()),
+            image_encoder=parts.clip_vision(_WIDTH, side=224),
+            unet=parts.loud(unet.eval()),
             scheduler=EulerDiscreteScheduler(
                 beta_start=0.00085,
                 beta_end=0.012,
@@ -67,12 +67,13 @@ def cards(folder: Path) -> None:
     """The card ``tiny-svd`` in `folder`, and its weights."""
     weights = folder / "tiny-svd"
     write_svd(weights)
-    images.write_card(
+    shipped.write_card(
         folder,
         "svd",
-        "tiny-svd",
-        source={"path": weights.name},
-        sizes={"minimum": 64, "maximum": 128, "native": [[64, 64]], "default": [64, 64]},
-        frames={"minimum": 4, "default": 4, "maximum": 4},
-        steps={"default": 2, "minimum": 1, "preview": 2, "standard": 2, "premium": 3},
+        "svd",
+        {
+            "source": {"path": weights.name},
+            "sizes": {"minimum": 64, "maximum": 128, "native": [[64, 64]], "default": [64, 64]},
+            "frames": {"minimum": 4, "default": 4, "maximum": 4},
+        },
     )

@@ -30,7 +30,7 @@ from transformers import (
     UMT5EncoderModel,
 )
 
-from tiny_models import shipped, words
+from tiny_models import parts, shipped, words
 
 TEXT, HEADS, HEAD = 32, 2, 12
 IMAGE = 32
@@ -44,14 +44,6 @@ SMALL: Mapping[str, Any] = {
         "default": [32, 32],
     },
     "frames": {"multiple": 4, "offset": 1, "minimum": 1, "maximum": 17, "default": 5},
-    "steps": {
-        "default": 2,
-        "minimum": 1,
-        "maximum": 8,
-        "preview": 2,
-        "standard": 2,
-        "premium": 3,
-    },
 }
 """What a tiny model's card says in place of the real one's."""
 
@@ -61,8 +53,7 @@ def seeded(write: Callable[[Path], Path]) -> Callable[[Path], Path]:
 
     @wraps(write)
     def writing(folder: Path) -> Path:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+        with parts.seeded(0):
             return write(folder)
 
     return writing
@@ -135,44 +126,23 @@ def write_ti2v_22(folder: Path) -> Path:
     return save(folder, WanPipeline, transformer=transformer, vae=residual, expand_timesteps=True)
 
 
-VARIANTS: Mapping[str, tuple[Callable[[Path], Path], str, str]] = {
-    "wan-2.1-t2v": (write_t2v, "wan-2.1", "wan-2.1-t2v-1.3b"),
-    "wan-2.1-i2v": (write_i2v, "wan-2.1", "wan-2.1-i2v-14b-480p"),
-    "wan-2.1-flf2v": (write_flf2v, "wan-2.1", "wan-2.1-flf2v-14b"),
-    "wan-2.1-vace": (write_vace, "wan-2.1", "wan-2.1-vace-1.3b"),
-    "wan-2.2-t2v": (write_t2v_22, "wan-2.2", "wan-2.2-t2v-a14b"),
-    "wan-2.2-i2v": (write_i2v_22, "wan-2.2", "wan-2.2-i2v-a14b"),
-    "wan-2.2-ti2v": (write_ti2v_22, "wan-2.2", "wan-2.2-ti2v-5b"),
+VARIANTS: Mapping[str, tuple[Callable[[Path], Path], str]] = {
+    "wan-2.1-t2v": (write_t2v, "wan-2.1-t2v-1.3b"),
+    "wan-2.1-i2v": (write_i2v, "wan-2.1-i2v-14b-480p"),
+    "wan-2.1-flf2v": (write_flf2v, "wan-2.1-flf2v-14b"),
+    "wan-2.1-vace": (write_vace, "wan-2.1-vace-1.3b"),
+    "wan-2.2-t2v": (write_t2v_22, "wan-2.2-t2v-a14b"),
+    "wan-2.2-i2v": (write_i2v_22, "wan-2.2-i2v-a14b"),
+    "wan-2.2-ti2v": (write_ti2v_22, "wan-2.2-ti2v-5b"),
 }
 """By the name of the tiny model: what writes it, and the packaged card that it follows."""
 
 
 def cards(folder: Path) -> None:
     """Write every variant, and its card ``tiny-<variant>.yaml``, into `folder`."""
-    for name, (write, file, model) in VARIANTS.items():
+    for name, (write, model) in VARIANTS.items():
         write(folder / f"tiny-{name}")
-        shipped.write_card(folder, name, file, model, SMALL)
-
-
-def text_encoder() -> UMT5EncoderModel:
-    """A text encoder of one layer whose words matter."""
-    tokens = len(words.t5())
-    config = UMT5Config(
-        vocab_size=tokens,
-        d_model=TEXT,
-        d_kv=8,
-        num_heads=2,
-        d_ff=TEXT,
-        num_layers=1,
-        feed_forward_proj="gated-gelu",
-        pad_token_id=0,
-        eos_token_id=1,
-    )
-    encoder = UMT5EncoderModel(config)
-    with torch.no_grad():
-        # What comes out of a fresh text encoder is nearly nothing.
-        encoder.shared.weight.normal_(0.0, 1.0)
-    return encoder
+        shipped.write_card(folder, name, model, SMALL)
 
 
 def vision(kind: type[CLIPVisionModel | CLIPVisionModelWithProjection]) -> dict[str, Any]:
@@ -217,7 +187,7 @@ def build(kind: Any, **changes: Any) -> Any:
         "rope_max_seq_len": 32,
     }
     model = kind(**(config | changes))
-    shipped.loud(model)
+    parts.loud(model)
     with torch.no_grad():
         # A prompt is a few tokens among 512, and all are attended to.
         model.condition_embedder.text_embedder.linear_2.weight.mul_(6.0)
@@ -228,14 +198,14 @@ _transformer = partial(build, WanTransformer3DModel)
 _seeing = partial(_transformer, in_channels=36, image_dim=IMAGE, added_kv_proj_dim=HEADS * HEAD)
 
 
-def save(folder: Path, kind: type[DiffusionPipeline], **parts: Any) -> Path:
+def save(folder: Path, kind: type[DiffusionPipeline], **components: Any) -> Path:
     found = {
         "tokenizer": words.t5(),
-        "text_encoder": text_encoder(),
+        "text_encoder": parts.t5(TEXT, len(words.t5()), UMT5EncoderModel, UMT5Config),
         "scheduler": scheduler(3.0),
         "vae": vae(),
-    } | parts
-    shipped.loud(found["vae"])
+    } | components
+    parts.loud(found["vae"])
     for part in found.values():
         if isinstance(part, torch.nn.Module):
             part.eval()

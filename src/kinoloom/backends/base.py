@@ -7,7 +7,7 @@ how a job is cancelled.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
@@ -160,6 +160,26 @@ class Readiness:
     ready: bool
     reasons: tuple[str, ...] = ()
     hints: tuple[str, ...] = field(default=())
+
+
+class WhatFits(Protocol):
+    """Something that knows what to ask for instead of a take that ran out of memory."""
+
+    def __call__(
+        self,
+        card: ModelCard,
+        take: Take,
+        *,
+        free_bytes: int | None,
+        budget_bytes: int | None,
+        dtype_bytes: int,
+    ) -> Sequence[str]:
+        """Hints, the most useful first; none where nothing is known.
+
+        `take` is as it was tried last, `free_bytes` what the device has now that everything was
+        given back, `budget_bytes` what the user allows, `dtype_bytes` the width of the numbers.
+        """
+        ...
 
 
 class Backend(Protocol):

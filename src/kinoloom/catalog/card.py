@@ -160,11 +160,19 @@ class StepRule(Section):
 
 
 class GuidanceRule(Section):
-    """Classifier-free guidance scale; 1 or less means a single pass a step."""
+    """Classifier-free guidance scale; 1 or less means a single pass a step.
+
+    With `embedded` the scale is an input that the model was taught, and no second pass is made.
+    """
 
     default: float = Field(ge=0, le=MAX_GUIDANCE)
     minimum: float = Field(ge=0, le=MAX_GUIDANCE)
     maximum: float = Field(ge=0, le=MAX_GUIDANCE)
+    embedded: bool = False
+
+    def passes(self, scale: float) -> int:
+        """Passes through the model that a step takes: with the prompt, and perhaps without it."""
+        return 2 if scale > 1 and not self.embedded else 1
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -237,7 +245,11 @@ class Extend(Section):
 
 
 class ModelCard(Section):
-    """A model: what it can do, within which rules, and how it is run."""
+    """A model: what it can do, within which rules, and how it is run.
+
+    `experts` names the transformers of a model that has several, each with words in the names of
+    LoRA files that are made for it alone.
+    """
 
     id: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=100)
     title: Text
@@ -260,6 +272,7 @@ class ModelCard(Section):
     audio: bool = False
     presets: dict[PresetName, Preset] = {}
     acceleration: Acceleration = Acceleration()
+    experts: dict[Text, list[Text]] = {}
     timing: Timing | None = None
     memory: Memory | None = None
     vocabulary: Vocabulary | None = None

@@ -20,13 +20,15 @@ class Memory(Section):
     `working` is what denoising needs beside the weights, and `decoding` the VAE without tiles, both
     in bytes for one pixel of one frame of the clip, in half precision. `float32` names the
     components whose files hold 4 bytes a number (the others' hold 2), and `tile` is the side in
-    pixels of a tile that the VAE decodes.
+    pixels of a tile that the VAE decodes. `window` is the most frames that are denoised at a time,
+    where a long clip is made window by window.
     """
 
     components: dict[str, Annotated[int, Field(gt=0)]] = Field(min_length=1)
     working: float | None = Field(default=None, gt=0)
     decoding: float | None = Field(default=None, gt=0)
     float32: list[Text] = []
+    window: int | None = Field(default=None, ge=1)
     tile: int = Field(default=256, ge=16, le=4096)
 
     @model_validator(mode="after")
@@ -56,12 +58,14 @@ class Acceleration(Section):
 
     `attention` are diffusers' names of attention backends that work for it, best first; `compile`
     is regional compilation of its repeated blocks; `fp8` is storing its transformer in 8 bits.
+    `parallel` is whether several processes can divide its transformer's attention among them.
     `balanced` and `fast` are the step caches of those levels; `lossless` has none.
     """
 
     attention: list[Text] = []
     compile: bool = False
     fp8: bool = False
+    parallel: bool = False
     balanced: StepCache | None = None
     fast: StepCache | None = None
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +38,24 @@ def read_inputs(plan: Plan) -> Inputs:
             Keyframe(k.index, fit(load_image(k.image.path), *size)) for k in found.keyframes
         ),
     )
+
+
+def with_inputs(plan: Plan, paths: Mapping[str, Path]) -> Plan:
+    """The plan with its given files at other paths, by the names of `planner.inputs.Inputs.files`.
+
+    Names that the plan has not are an error of the caller.
+    """
+    data = plan.inputs.model_dump()
+    for name, path in paths.items():
+        field, _, place = name.partition(".")
+        if field == "references":
+            data[field][int(place)]["path"] = path
+        elif field == "keyframes":
+            [found] = [k for k in data[field] if k["index"] == int(place)]
+            found["image"]["path"] = path
+        else:
+            data[field]["path"] = path
+    return plan.model_copy(update={"inputs": type(plan.inputs).model_validate(data)})
 
 
 def keep_inputs(plan: Plan, store: Store) -> dict[str, str]:

@@ -90,9 +90,10 @@ def check_cache(card: ModelCard, task: Task, cache: StepCache, guidance: float) 
     pipeline = card.pipelines[task].class_name
     found = [p for p in _known().pipelines if pipeline in p.classes]
     verdict = found[0].caches.get(cache.kind) if found else None
+    guided = card.guidance.passes(guidance) > 1
     if verdict is None:
         why = f"it is not known to work with {pipeline}"
-    elif verdict.works == "never" or (verdict.works == "unguided" and guidance > 1):
+    elif verdict.works == "never" or (verdict.works == "unguided" and guided):
         why = verdict.why
     elif verdict.needs and not any(cache.settings.get(name) for name in verdict.needs):
         why = verdict.why or f"it needs the setting {' or '.join(verdict.needs)}"

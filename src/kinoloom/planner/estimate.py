@@ -1,9 +1,9 @@
 """How long will a render take, and how well is that known?
 
 The model of time: a clip's work is width x height x frames; a step takes one pass, or two with
-guidance; a pass takes seconds that depend on the work; everything else (encoding the prompt,
-decoding, writing) is overhead. Measurements of this machine come first, the card's figure, taken
-on another machine, only where there are none.
+guidance that the model was not taught; a pass takes seconds that depend on the work; everything
+else (encoding the prompt, decoding, writing) is overhead. Measurements of this machine come first,
+the card's figure, taken on another machine, only where there are none.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from kinoloom.backends.base import Placement
-from kinoloom.catalog.card import ModelCard
+from kinoloom.catalog.card import GuidanceRule, ModelCard
 from kinoloom.request import Level
 
 Origin = Literal["measured", "interpolated", "card", "unknown"]
@@ -97,7 +97,7 @@ def estimate(
     or that a cache skips half of, has another pace.
     """
     work = size[0] * size[1] * frames
-    passes = passes_per_step(guidance)
+    passes = card.guidance.passes(guidance)
     known = measurements(card.id, device) if callable(measurements) else measurements or ()
     alike = (card.id, device, placement, acceleration)
     own = [
@@ -108,10 +108,10 @@ def estimate(
         m
         for m in own
         if (m.width, m.height, m.frames) == (*size, frames)
-        and passes_per_step(m.guidance) == passes
+        and card.guidance.passes(m.guidance) == passes
     ]
     if same:
-        pace = _middle(same)
+        pace = _middle(card.guidance, same)
         totals = [steps * m.seconds_per_step + m.overhead for m in same]
         seconds = steps * passes * pace.per_pass + pace.overhead
         return Estimate(
@@ -122,7 +122,7 @@ def estimate(
             basis=f"{_renders(len(same))} of this size on this machine",
         )
     if own:
-        pace, inside = _interpolated(own, work)
+        pace, inside = _interpolated(card.guidance, own, work)
         basis = f"{_renders(len(own))} of other sizes on this machine"
         spread = _INTERPOLATED_SPREAD if inside else _EXTRAPOLATED_SPREAD
         return _spread(
@@ -131,7 +131,7 @@ def estimate(
     if card.timing is not None:
         timing = card.timing
         ratio = work / math.prod(timing.at)
-        per_pass = timing.seconds_per_step / passes_per_step(card.guidance.default)
+        per_pass = timing.seconds_per_step / card.guidance.passes(card.guidance.default)
         seconds = ratio * (steps * passes * per_pass + timing.overhead)
         basis = f"the model card, measured on {timing.machine} on {timing.date.isoformat()}"
         return _spread(seconds, _CARD_SPREAD, "card", basis)
@@ -140,26 +140,23 @@ def estimate(
     )
 
 
-def passes_per_step(guidance: float) -> int:
-    """Passes through the model a step takes: guidance above 1 adds one without the prompt."""
-    return 2 if guidance > 1 else 1
-
-
 def _sane(m: Measurement) -> bool:
     whole = m.width > 0 and m.height > 0 and m.frames > 0
     times = (m.seconds_per_step, m.overhead)
     return whole and all(math.isfinite(t) and t >= 0 for t in times) and m.seconds_per_step > 0
 
 
-def _middle(measurements: Sequence[Measurement]) -> _Pace:
+def _middle(rule: GuidanceRule, measurements: Sequence[Measurement]) -> _Pace:
     """The median pace: one render beside a heavy program must not spoil the estimate."""
     return _Pace(
-        median(m.seconds_per_step / passes_per_step(m.guidance) for m in measurements),
+        median(m.seconds_per_step / rule.passes(m.guidance) for m in measurements),
         median(m.overhead for m in measurements),
     )
 
 
-def _interpolated(measurements: Sequence[Measurement], work: int) -> tuple[_Pace, bool]:
+def _interpolated(
+    rule: GuidanceRule, measurements: Sequence[Measurement], work: int
+) -> tuple[_Pace, bool]:
     """The pace at some work, and whether that lies within what was measured.
 
     Between two measured amounts a straight line in log-log space, which is exact for any power of
@@ -168,7 +165,7 @@ def _interpolated(measurements: Sequence[Measurement], work: int) -> tuple[_Pace
     groups: dict[int, list[Measurement]] = defaultdict(list)
     for m in measurements:
         groups[m.width * m.height * m.frames].append(m)
-    points = {amount: _middle(group) for amount, group in groups.items()}
+    points = {amount: _middle(rule, group) for amount, group in groups.items()}
     if work in points:
         return points[work], True
     smaller = [amount for amount in points if amount < work]

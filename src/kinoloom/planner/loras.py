@@ -42,6 +42,9 @@ def plan_loras(
 ) -> tuple[PlannedLora, ...]:
     """The LoRAs of the preset, then those that the user asked for.
 
+    Of a model with several experts each gets a user's LoRA, unless the file's name says which one
+    it is for. A preset says so itself.
+
     Raises ModelNotFound when one is not here, and what `check_lora` raises for one that does not
     fit the model, which can only be seen when the model was `located`.
     """
@@ -60,10 +63,20 @@ def plan_loras(
         found.append(_planned(name, path, lora.weight, lora.component))
     for request in asked:
         path = find_lora(request.name, card.family, settings)
-        found.append(_planned(request.name, path, request.weight, "transformer"))
+        found += [
+            _planned(request.name, path, request.weight, component)
+            for component in _components(path, card)
+        ]
     for planned in found:
         check_lora(planned.path, *_denoisers(located, planned.component))
     return tuple(found)
+
+
+def _components(path: Path, card: ModelCard) -> list[str]:
+    """The transformers that a user's LoRA changes, by the words in its file's name."""
+    name = path.name.casefold()
+    named = [c for c, words in card.experts.items() if any(word in name for word in words)]
+    return named or list(card.experts) or ["transformer"]
 
 
 def _denoisers(located: Located | None, component: str) -> list[Path]:

@@ -13,11 +13,18 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from kinoloom.backends.base import Placement
+from kinoloom.backends.base import Placement, Take
 from kinoloom.catalog.card import ModelCard
 from kinoloom.errors import InsufficientMemory
 from kinoloom.planner.estimate import Measurement, Measurements
-from kinoloom.planner.peak import PROCESS_BYTES, RESERVED_BYTES, Kind, card_peak, host_bytes
+from kinoloom.planner.peak import (
+    PROCESS_BYTES,
+    RESERVED_BYTES,
+    Kind,
+    card_peak,
+    host_bytes,
+    kind_of,
+)
 from kinoloom.planner.snap import smallest_frames
 from kinoloom.request import Task
 
@@ -150,36 +157,53 @@ def plan_memory(
 
 def what_fits(
     card: ModelCard,
-    plan: MemoryPlan,
+    take: Take,
     *,
-    task: Task,
-    size: tuple[int, int],
-    frames: int,
-    device_kind: Kind,
-    dtype_bytes: int = 2,
-    allow_fp8: bool = False,
-    others: Sequence[ModelCard] = (),
+    free_bytes: int | None,
+    budget_bytes: int | None,
+    dtype_bytes: int,
 ) -> tuple[str, ...]:
-    """What to ask for instead, after a render ran out of memory although `plan` said it would fit.
+    """What to ask for instead of a take that ran out of memory; empty where that is not known.
 
-    The prediction was too low, so that only what is predicted to need less is named.
+    `free_bytes` of the device are what was found after everything had been given back. What the
+    take was predicted to need was too little, so that only what is predicted to need less, and fits
+    into what is free, is named.
     """
     ask = _Ask(
         card=card,
-        task=task,
-        size=size,
-        frames=frames,
-        kind=device_kind,
-        room=None if plan.predicted_peak is None else plan.predicted_peak - 1,
+        task=take.task,
+        size=(take.width, take.height),
+        frames=take.frames,
+        kind=kind_of(take.device),
+        room=None,
         ram=None,
         dtype_bytes=dtype_bytes,
         measured=(),
-        allow_fp8=allow_fp8,
-        wanted=plan.placement,
+        # A step cache shows that the user allows what changes the frames already.
+        allow_fp8=take.placement == "fp8" or take.speed.cache is not None,
+        wanted=take.placement,
     )
-    if ask.room is None:
+    needed, _ = _peak(ask, take.placement, take.tiling)
+    if needed is None:
         return ()
-    return tuple(_what_fits(ask, others))
+    room = _room(ask.kind, free_bytes, budget_bytes)
+    ask = replace(ask, room=needed - 1 if room is None else min(room, needed - 1))
+    return (*_what_fits(ask, ()), *_budgets(ask, take.placement))
+
+
+def _budgets(ask: _Ask, tried: Placement) -> Iterator[str]:
+    """The budget by which a slower placement would be chosen that fits, if there is one."""
+    faster: list[int] = []
+    slower = _LADDER[ask.kind][_LADDER[ask.kind].index(tried) + 1 :]
+    for placement, tiling in replace(ask, wanted=None).choices():
+        peak, _ = _peak(ask, placement, tiling)
+        if peak is None or ask.room is None:
+            return
+        budget = -(-peak // 10**6) * 10**6
+        if placement in slower and peak <= ask.room and all(budget < p for p in faster):
+            yield f"set memory_budget to {budget // 10**6}MB, so that {_WHERE[placement]}: slower"
+            return
+        faster.append(peak)
 
 
 def _choose(ask: _Ask) -> MemoryPlan | None:

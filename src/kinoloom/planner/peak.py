@@ -50,6 +50,12 @@ _EMBEDDING_SHARE = 0.2
 VAEs (0.18 of HunyuanVideo 1.5's)."""
 
 
+def kind_of(device: str) -> Kind:
+    """The kind of a device, by its label."""
+    name = device.split(maxsplit=1)[0].partition(":")[0]
+    return "cuda" if name == "cuda" else "mps" if name == "mps" else "cpu"
+
+
 def card_peak(
     card: ModelCard,
     placement: Placement,
@@ -110,7 +116,8 @@ def host_bytes(card: ModelCard, placement: Placement, dtype_bytes: int) -> int |
 
 
 def working_bytes(memory: Memory, size: tuple[int, int], frames: int, dtype_bytes: int) -> float:
-    """Bytes that denoising needs beside the weights."""
+    """Bytes that denoising needs beside the weights, of which a window has no more than its own."""
+    frames = min(frames, memory.window or frames)
     if memory.working is not None:
         return memory.working * size[0] * size[1] * frames * dtype_bytes / 2
     _, denoisers, _ = _sorted(memory, 2)

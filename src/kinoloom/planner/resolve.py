@@ -24,7 +24,7 @@ from kinoloom.planner.inputs import Inputs, probe_inputs
 from kinoloom.planner.key import recipe_key, seeded_key
 from kinoloom.planner.loras import plan_loras
 from kinoloom.planner.memory import MemoryPlan, plan_memory
-from kinoloom.planner.peak import Kind
+from kinoloom.planner.peak import Kind, kind_of
 from kinoloom.planner.plan import Plan
 from kinoloom.planner.presets import choose_preset
 from kinoloom.planner.settle import (
@@ -64,8 +64,7 @@ class Machine:
     @property
     def kind(self) -> Kind:
         """The kind of device."""
-        name = self.device.split()[0].partition(":")[0]
-        return "cuda" if name == "cuda" else "mps" if name == "mps" else "cpu"
+        return kind_of(self.device)
 
 
 def draw_seed() -> int:

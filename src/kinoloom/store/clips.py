@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import delete, exc, select
-from sqlalchemy.orm import joinedload
+from sqlalchemy import delete, exc, func, select
+from sqlalchemy.orm import Session, joinedload
 
 from kinoloom.store.database import Database
 from kinoloom.store.ids import new_id
@@ -29,9 +29,10 @@ _SAME = (
     "frames",
     "fps",
     "format",
+    "digest",
 )
 _JSON = ("request", "plan", "timings", "scores", "versions")
-_POSTER = "poster"
+_VIDEO, _POSTER = "video", "poster"
 _INPUT, _TAKE = "input:", "take:"
 
 
@@ -44,6 +45,9 @@ class ClipRecord:
     phase), `scores` (0 to 1) and `versions` (by package) are JSON objects. `inputs` has the digest
     of the asset for each field of the request that named a file, `poster` that of its picture.
     `takes` are the candidates that the clip was chosen from: seed, scores and the asset of each.
+    `asset` is the digest of the video itself where the store has it, and then perhaps the only
+    place: `path` is just a name then. `owner` is the id of the key that asked for the clip and
+    `job_id` the job that made it; either may be forgotten by now.
     """
 
     path: Path
@@ -66,6 +70,10 @@ class ClipRecord:
     inputs: Mapping[str, str] = field(default_factory=dict)
     poster: str | None = None
     takes: Sequence[Mapping[str, Any]] = ()
+    asset: str | None = None
+    digest: str | None = None
+    owner: str | None = None
+    job_id: str | None = None
     id: str = field(default_factory=new_id)
     created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
@@ -90,6 +98,23 @@ class ClipRecord:
         )
 
 
+@dataclass(frozen=True)
+class ClipTotals:
+    """What the clips of one task and backend add up to.
+
+    `clips`, `frames` and `steps` are numbers, `seconds` the time that making them took, and `fps`
+    the sum of their frame rates, so that averages over any of these can be had.
+    """
+
+    task: str
+    backend: str
+    clips: int
+    frames: int
+    steps: int
+    seconds: float
+    fps: float
+
+
 class Clips:
     """The records of a store's clips."""
 
@@ -102,27 +127,8 @@ class Clips:
         Raises ValueError when its id is taken or it names an asset that the store does not have,
         which are mistakes of the caller.
         """
-        roles = {f"{_INPUT}{name}": digest for name, digest in record.inputs.items()}
-        if record.poster is not None:
-            roles[_POSTER] = record.poster
-        roles |= {f"{_TAKE}{take['seed']}": take["asset"] for take in record.takes}
-        row = ClipRow(
-            **{name: getattr(record, name) for name in _SAME},
-            **{name: dict(getattr(record, name)) for name in _JSON},
-            path=str(record.path),
-            warnings=list(record.warnings),
-            takes=[dict(take) for take in record.takes],
-            search=record.prompt.casefold(),
-            assets=[ClipAssetRow(role=role, digest=digest) for role, digest in roles.items()],
-        )
-        try:
-            with self._database.writing() as session:
-                session.add(row)
-        except exc.IntegrityError as error:
-            raise ValueError(
-                f"clip {record.id}: the id is taken, or an asset of it is not in the store "
-                f"({error.orig})"
-            ) from error
+        with self._database.writing() as session:
+            insert_clip(session, record)
 
     def get(self, clip_id: str) -> ClipRecord | None:
         """The record with that id."""
@@ -131,14 +137,33 @@ class Clips:
             return None if row is None else _record(row)
 
     def list(
-        self, limit: int = 50, before: str | None = None, search: str = ""
+        self,
+        limit: int = 50,
+        before: str | None = None,
+        search: str = "",
+        *,
+        model: str | None = None,
+        backend: str | None = None,
+        task: str | None = None,
+        format: str | None = None,  # noqa: A002 - the word users know
+        owner: str | None = None,
     ) -> list[ClipRecord]:
-        """The newest records, at most `limit`, newest first.
+        """The newest records that have all of what is given, at most `limit`, newest first.
 
         `before` is the id of the last record of the page before. `search` keeps those whose prompt
         has every one of its words (or parts of words), in any case and order.
         """
+        equal = {
+            ClipRow.model: model,
+            ClipRow.backend: backend,
+            ClipRow.task: task,
+            ClipRow.format: format,
+            ClipRow.owner: owner,
+        }
         query = select(ClipRow).order_by(ClipRow.id.desc()).limit(max(0, limit))
+        query = query.where(
+            *(column == value for column, value in equal.items() if value is not None)
+        )
         if before is not None:
             query = query.where(ClipRow.id < before)
         for word in search.casefold().split():
@@ -153,11 +178,79 @@ class Clips:
         with self._database.reading() as session:
             return [_record(row) for row in session.scalars(query).unique()]
 
-    def delete(self, clip_id: str) -> bool:
-        """Forget a record, not its file and not its assets; whether there was one."""
+    def delete(self, clip_id: str) -> ClipRecord | None:
+        """Forget a record, not its file and not its assets; the record, None without one."""
         with self._database.writing() as session:
-            query = delete(ClipRow).where(ClipRow.id == clip_id).returning(ClipRow.id)
-            return session.scalar(query) is not None
+            row = session.get(ClipRow, clip_id)
+            if row is None:
+                return None
+            record = _record(row)
+            gone = session.scalar(
+                delete(ClipRow).where(ClipRow.id == clip_id).returning(ClipRow.id)
+            )
+            return None if gone is None else record
+
+    def derived(self, clip_id: str, kind: str) -> str | None:
+        """The digest of something that was made from a clip, such as a preview, if it was."""
+        query = select(ClipAssetRow.digest).where(
+            ClipAssetRow.clip_id == clip_id, ClipAssetRow.role == kind
+        )
+        with self._database.reading() as session:
+            return session.scalar(query)
+
+    def keep_derived(self, clip_id: str, kind: str, digest: str) -> None:
+        """Keep what was made from a clip, as long as the clip; nothing when that is gone."""
+        there = select(ClipRow.id).where(ClipRow.id == clip_id)
+        kept = self._database.insert(ClipAssetRow)
+        kept = kept.values(clip_id=clip_id, role=kind, digest=digest).on_conflict_do_nothing()
+        with self._database.writing() as session:
+            if session.scalar(there) is not None:
+                session.execute(kept)
+
+    def totals(self) -> Sequence[ClipTotals]:
+        """What the clips add up to, for each task and backend."""
+        query = select(
+            ClipRow.task,
+            ClipRow.backend,
+            func.count(),
+            func.sum(ClipRow.frames),
+            func.sum(ClipRow.steps),
+            func.sum(ClipRow.seconds),
+            func.sum(ClipRow.fps),
+        ).group_by(ClipRow.task, ClipRow.backend)
+        with self._database.reading() as session:
+            rows = session.execute(query.order_by(ClipRow.task, ClipRow.backend))
+            return [ClipTotals(*row) for row in rows]
+
+
+def insert_clip(session: Session, record: ClipRecord) -> None:
+    """Keep a record in a transaction of the caller's; raises as `Clips.add` does."""
+    roles = {f"{_INPUT}{name}": digest for name, digest in record.inputs.items()}
+    roles |= {f"{_TAKE}{take['seed']}": take["asset"] for take in record.takes}
+    for role, digest in ((_POSTER, record.poster), (_VIDEO, record.asset)):
+        if digest is not None:
+            roles[role] = digest
+    row = ClipRow(
+        **{name: getattr(record, name) for name in _SAME},
+        **{name: dict(getattr(record, name)) for name in _JSON},
+        path=str(record.path),
+        warnings=list(record.warnings),
+        takes=[dict(take) for take in record.takes],
+        search=record.prompt.casefold(),
+        owner=record.owner or "",
+        job_id=record.job_id or "",
+        steps=record.plan.get("steps") or 0,
+        seconds=record.timings.get("total") or 0.0,
+        assets=[ClipAssetRow(role=role, digest=digest) for role, digest in roles.items()],
+    )
+    session.add(row)
+    try:
+        session.flush()
+    except exc.IntegrityError as error:
+        raise ValueError(
+            f"clip {record.id}: the id is taken, or an asset of it is not in the store "
+            f"({error.orig})"
+        ) from error
 
 
 def _record(row: ClipRow) -> ClipRecord:
@@ -173,4 +266,7 @@ def _record(row: ClipRow) -> ClipRecord:
             if role.startswith(_INPUT)
         },
         poster=roles.get(_POSTER),
+        asset=roles.get(_VIDEO),
+        owner=row.owner or None,
+        job_id=row.job_id or None,
     )

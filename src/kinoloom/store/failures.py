@@ -9,6 +9,9 @@ from pathlib import Path
 from kinoloom.errors import KinoloomError, OutputFailed, StoreBroken
 
 _ELSEWHERE = "Set KINOLOOM_HOME to a folder that you may write to."
+# Of PostgreSQL's error codes; the classes are about the connection, the login and the shutdown.
+_DISK_FULL, _DUPLICATE_TABLE = "53100", "42P07"
+_CONNECTION_CLASSES = ("08", "28", "3D", "57")
 _ROOM = "Free some space, or set KINOLOOM_HOME to a folder on another disk."
 
 
@@ -29,7 +32,7 @@ def is_busy(error: sqlite3.Error) -> bool:
     return _code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
-def database_failure(error: BaseException | None, path: Path) -> KinoloomError:
+def sqlite_failure(error: BaseException | None, path: Path) -> KinoloomError:
     """The driver's error in the user's words."""
     code = _code(error)
     if code == sqlite3.SQLITE_FULL:
@@ -69,15 +72,45 @@ def broken(path: Path, cause: str) -> StoreBroken:
     )
 
 
-def newer(path: Path, revision: str) -> StoreBroken:
+def newer(place: str, revision: str) -> StoreBroken:
     """The database was written by a version that knows more tables than this one."""
     return StoreBroken(
-        f"Kinoloom's database {path} is from a newer version of Kinoloom.",
+        f"Kinoloom's database {place} is from a newer version of Kinoloom.",
         cause=f"Its schema is {revision!r}, which this version does not know.",
         hints=[
             "Update Kinoloom: pip install --upgrade kinoloom",
-            "Set KINOLOOM_HOME to another folder to use this version beside it.",
+            "Use this version with another folder (KINOLOOM_HOME) or database.",
         ],
+    )
+
+
+def postgres_failure(error: BaseException | None, place: str) -> KinoloomError:
+    """The driver's error in the user's words; `place` is the address without a password."""
+    state = getattr(error, "sqlstate", None) or ""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    if state == _DISK_FULL:
+        return OutputFailed(
+            f"Kinoloom's database {place} cannot grow.",
+            cause=lines[0],
+            hints=["Free some space on the disk of the database's server."],
+        )
+    if state == _DUPLICATE_TABLE:
+        return StoreBroken(
+            f"Kinoloom's database {place} cannot be used.",
+            cause=f"It has tables of some other program: {lines[0]}",
+            hints=["Give Kinoloom a database of its own."],
+        )
+    # Without a state nobody answered; the others are about the login and a server that ends.
+    if not state or state[:2] in _CONNECTION_CLASSES:
+        return StoreBroken(
+            f"Kinoloom's database {place} cannot be reached.",
+            cause=lines[0],
+            hints=["Check the address, the name and the password, and that the server runs."],
+        )
+    return StoreBroken(
+        f"Kinoloom's database {place} cannot be used.",
+        cause=lines[0],
+        hints=["Look into the log of the database's server."],
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
 
 from kinoloom.store.database import Database
 from kinoloom.store.tables import MeasurementRow
@@ -74,23 +75,8 @@ class Measurements:
 
     def add(self, measurement: Measurement) -> None:
         """Keep a measurement, and drop the oldest ones beyond the limits."""
-        row = MeasurementRow(**{name: getattr(measurement, name) for name in _COLUMNS})
-        alike = (
-            MeasurementRow.device == measurement.device,
-            MeasurementRow.model == measurement.model,
-            MeasurementRow.revision == measurement.revision,
-        )
-        newest_first = select(MeasurementRow.id).order_by(MeasurementRow.id.desc()).limit(1)
         with self._database.writing() as session:
-            session.add(row)
-            session.flush()
-            for conditions, count in ((alike, KEEP_EACH), ((), KEEP_ALL)):
-                # The first one too many, and with it all older ones.
-                excess = newest_first.where(*conditions).offset(count).scalar_subquery()
-                session.execute(
-                    delete(MeasurementRow).where(*conditions, MeasurementRow.id <= excess),
-                    execution_options={"synchronize_session": False},
-                )
+            insert_measurement(session, measurement)
 
     def recent(
         self, device: str, model: str, *, revision: str | None = None
@@ -106,3 +92,23 @@ class Measurements:
             query = query.where(MeasurementRow.revision == revision)
         with self._database.reading() as session:
             return tuple(Measurement(**row) for row in session.execute(query).mappings())
+
+
+def insert_measurement(session: Session, measurement: Measurement) -> None:
+    """Keep a measurement in a transaction of the caller's; see `Measurements.add`."""
+    row = MeasurementRow(**{name: getattr(measurement, name) for name in _COLUMNS})
+    alike = (
+        MeasurementRow.device == measurement.device,
+        MeasurementRow.model == measurement.model,
+        MeasurementRow.revision == measurement.revision,
+    )
+    newest_first = select(MeasurementRow.id).order_by(MeasurementRow.id.desc()).limit(1)
+    session.add(row)
+    session.flush()
+    for conditions, count in ((alike, KEEP_EACH), ((), KEEP_ALL)):
+        # The first one too many, and with it all older ones.
+        excess = newest_first.where(*conditions).offset(count).scalar_subquery()
+        session.execute(
+            delete(MeasurementRow).where(*conditions, MeasurementRow.id <= excess),
+            execution_options={"synchronize_session": False},
+        )

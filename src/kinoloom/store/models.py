@@ -18,14 +18,12 @@ class Models:
 
     def accept(self, model: str, licence: str) -> datetime:
         """Record that the user accepts a model's licence now; the first time counts."""
+        added = self._database.insert(AcceptedLicenceRow).values(
+            model=model, licence=licence, accepted_at=datetime.now(UTC)
+        )
         with self._database.writing() as session:
-            row = session.get(AcceptedLicenceRow, (model, licence))
-            if row is None:
-                row = AcceptedLicenceRow(
-                    model=model, licence=licence, accepted_at=datetime.now(UTC)
-                )
-                session.add(row)
-            return row.accepted_at
+            session.execute(added.on_conflict_do_nothing())
+            return session.get_one(AcceptedLicenceRow, (model, licence)).accepted_at
 
     def accepted(self, model: str, licence: str) -> datetime | None:
         """When the user accepted this licence for this model, if ever."""
@@ -35,9 +33,12 @@ class Models:
 
     def pin(self, repo: str, revision: str) -> None:
         """Use this commit of a repository from now on."""
-        row = PinnedRevisionRow(repo=repo, revision=revision, pinned_at=datetime.now(UTC))
+        values = {"revision": revision, "pinned_at": datetime.now(UTC)}
+        pinned = self._database.insert(PinnedRevisionRow).values(repo=repo, **values)
         with self._database.writing() as session:
-            session.merge(row)
+            session.execute(
+                pinned.on_conflict_do_update(index_elements=[PinnedRevisionRow.repo], set_=values)
+            )
 
     def unpin(self, repo: str) -> None:
         """Forget which commit of a repository was used."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sqlalchemy import select
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.orm import Session
 
 from kinoloom.store.cache.bytes import HITS, MISSES
 from kinoloom.store.database import Database
@@ -20,18 +20,25 @@ class Statistics:
 
     def add(self, name: str, n: int = 1) -> None:
         """Count `n` more of `name`."""
-        added = insert(CounterRow).values(name=name, value=n)
-        added = added.on_conflict_do_update(
-            index_elements=[CounterRow.name],
-            set_={"value": CounterRow.value + added.excluded.value},
-        )
         with self._database.writing() as session:
-            session.execute(added)
+            add_counters(self._database, session, {name: n})
 
     def totals(self) -> dict[str, int]:
         """Every counter by its name."""
         with self._database.reading() as session:
             return {row.name: row.value for row in session.scalars(select(CounterRow))}
+
+
+def add_counters(database: Database, session: Session, counters: Mapping[str, int]) -> None:
+    """Count more of several things in a transaction of the caller's."""
+    for name, n in sorted(counters.items()):  # always in one order, so that no two wait in a circle
+        added = database.insert(CounterRow).values(name=name, value=n)
+        session.execute(
+            added.on_conflict_do_update(
+                index_elements=[CounterRow.name],
+                set_={"value": CounterRow.value + added.excluded.value},
+            )
+        )
 
 
 def hit_rate(totals: Mapping[str, int]) -> float | None:

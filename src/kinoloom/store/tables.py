@@ -16,10 +16,13 @@ from sqlalchemy import (
     Double,
     ForeignKey,
     Index,
+    Integer,
+    LargeBinary,
     MetaData,
     String,
     Text,
     TypeDecorator,
+    text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
@@ -47,21 +50,44 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.astimezone(UTC)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """The moment with its zone."""
-        return value.replace(tzinfo=UTC) if value and value.tzinfo is None else value
+        """The moment in UTC; PostgreSQL gives it in the zone of the session."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Word(TypeDecorator[str]):
+    """Short text of a bounded length, in a form that every database takes.
+
+    It may be looked for with anything that a client sends: what is no Unicode becomes \\udcNN, and
+    the character 0, which PostgreSQL refuses, \\x00.
+    """
+
+    impl = String
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """Text that the database takes."""
+        return None if value is None else _storable(value)
 
 
 class AnyText(TypeDecorator[str]):
-    """Text that may hold what is no Unicode (a file name in another encoding), as \\udcNN."""
+    """Text of any length that may hold what is no Unicode (a file name in another encoding)."""
 
     impl = Text
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        """Text that the database takes."""
-        if value is None:
-            return None
-        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+        """Text that the database takes, changed as a `Word` is."""
+        return None if value is None else _storable(value)
+
+
+def _storable(value: str) -> str:
+    return value.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\x00")
+
+
+# SQLite counts up by itself only what it calls an INTEGER.
+Counting = BigInteger().with_variant(Integer, "sqlite")
 
 
 class Base(DeclarativeBase):
@@ -75,43 +101,52 @@ class AssetRow(Base):
 
     __tablename__ = "assets"
 
-    digest: Mapped[str] = mapped_column(String(71), primary_key=True)
-    kind: Mapped[str] = mapped_column(String(40))
+    digest: Mapped[str] = mapped_column(Word(71), primary_key=True)
+    kind: Mapped[str] = mapped_column(Word(40))
     size: Mapped[int] = mapped_column(BigInteger)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
 class ClipAssetRow(Base):
-    """An asset that a clip was made from, or its poster."""
+    """An asset that a clip was made from, or that shows it."""
 
     __tablename__ = "clip_assets"
 
     clip_id: Mapped[str] = mapped_column(
         ForeignKey("clips.id", ondelete="CASCADE"), primary_key=True
     )
-    # "poster", or "input:" and the request's field: "input:image", "input:last_image", ...
-    role: Mapped[str] = mapped_column(String(80), primary_key=True)
+    # "video" for the clip itself, "poster", "input:" and the request's field ("input:image", ...),
+    # or "take:" and a seed.
+    role: Mapped[str] = mapped_column(Word(80), primary_key=True)
     digest: Mapped[str] = mapped_column(ForeignKey("assets.digest"), index=True)
 
 
 class ClipRow(Base):
-    """A finished clip."""
+    """A finished clip.
+
+    The id orders by time, so an index on a column and the id gives the newest clips of a value
+    without looking at the others; the last index holds all that `Clips.totals` adds up.
+    """
 
     __tablename__ = "clips"
+    __table_args__ = (
+        *(Index(None, name, "id") for name in ("model", "backend", "task", "format", "owner")),
+        Index("ix_clips_totals", "task", "backend", "frames", "fps", "steps", "seconds"),
+    )
 
-    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    id: Mapped[str] = mapped_column(Word(36), primary_key=True)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     path: Mapped[str] = mapped_column(AnyText)
-    plan_key: Mapped[str] = mapped_column(String(100), index=True)
-    task: Mapped[str] = mapped_column(String(20))
-    model: Mapped[str] = mapped_column(String(200))
-    backend: Mapped[str] = mapped_column(String(40))
+    plan_key: Mapped[str] = mapped_column(Word(100), index=True)
+    task: Mapped[str] = mapped_column(Word(20))
+    model: Mapped[str] = mapped_column(Word(200))
+    backend: Mapped[str] = mapped_column(Word(40))
     seed: Mapped[int] = mapped_column(BigInteger)
     width: Mapped[int]
     height: Mapped[int]
     frames: Mapped[int]
     fps: Mapped[float] = mapped_column(Double)
-    format: Mapped[str] = mapped_column(String(20))
+    format: Mapped[str] = mapped_column(Word(20))
     # The prompt with case folded: SQLite's LIKE folds ASCII only.
     search: Mapped[str] = mapped_column(AnyText)
     request: Mapped[dict[str, Any]] = mapped_column(JSON)
@@ -121,6 +156,15 @@ class ClipRow(Base):
     versions: Mapped[dict[str, Any]] = mapped_column(JSON)
     warnings: Mapped[list[str]] = mapped_column(JSON)
     takes: Mapped[list[dict[str, Any]]] = mapped_column(JSON)
+    # The id of the key that asked for it, and of the job that made it; empty without one. Both may
+    # be gone while the clip stays.
+    owner: Mapped[str] = mapped_column(Word(36))
+    job_id: Mapped[str] = mapped_column(Word(36))
+    # Of the published file, whether the store keeps it or not.
+    digest: Mapped[str | None] = mapped_column(Word(71))
+    # Of the plan and of the timings, for adding up.
+    steps: Mapped[int]
+    seconds: Mapped[float] = mapped_column(Double)
 
     assets: Mapped[list[ClipAssetRow]] = relationship(
         lazy="selectin", passive_deletes=True, cascade="all, delete-orphan"
@@ -132,8 +176,8 @@ class AcceptedLicenceRow(Base):
 
     __tablename__ = "accepted_licences"
 
-    model: Mapped[str] = mapped_column(String(200), primary_key=True)
-    licence: Mapped[str] = mapped_column(String(1000), primary_key=True)
+    model: Mapped[str] = mapped_column(Word(200), primary_key=True)
+    licence: Mapped[str] = mapped_column(Word(1000), primary_key=True)
     accepted_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
@@ -142,8 +186,8 @@ class PinnedRevisionRow(Base):
 
     __tablename__ = "pinned_revisions"
 
-    repo: Mapped[str] = mapped_column(String(200), primary_key=True)
-    revision: Mapped[str] = mapped_column(String(64))
+    repo: Mapped[str] = mapped_column(Word(200), primary_key=True)
+    revision: Mapped[str] = mapped_column(Word(64))
     pinned_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
@@ -155,9 +199,9 @@ class MeasurementRow(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    device: Mapped[str] = mapped_column(String(200))
-    model: Mapped[str] = mapped_column(String(200))
-    revision: Mapped[str] = mapped_column(String(200))
+    device: Mapped[str] = mapped_column(Word(200))
+    model: Mapped[str] = mapped_column(Word(200))
+    revision: Mapped[str] = mapped_column(Word(200))
     width: Mapped[int]
     height: Mapped[int]
     frames: Mapped[int]
@@ -167,9 +211,9 @@ class MeasurementRow(Base):
     load_seconds: Mapped[float] = mapped_column(Double)
     overhead_seconds: Mapped[float] = mapped_column(Double)
     peak_bytes: Mapped[int | None] = mapped_column(BigInteger)
-    placement: Mapped[str] = mapped_column(String(20))
+    placement: Mapped[str] = mapped_column(Word(20))
     tiling: Mapped[bool]
-    acceleration: Mapped[str] = mapped_column(String(20))
+    acceleration: Mapped[str] = mapped_column(Word(20))
 
 
 class CounterRow(Base):
@@ -177,5 +221,125 @@ class CounterRow(Base):
 
     __tablename__ = "counters"
 
-    name: Mapped[str] = mapped_column(String(80), primary_key=True)
+    name: Mapped[str] = mapped_column(Word(80), primary_key=True)
     value: Mapped[int] = mapped_column(BigInteger)
+
+
+class JobRow(Base):
+    """What was asked for, and how far it is. `store.jobs.JobRecord` explains the columns."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        *(Index(None, name, "id") for name in ("state", "model", "backend", "task", "owner")),
+        Index(None, "queue", "state"),
+        Index(None, "worker", "state"),
+        Index(None, "owner", "idempotency_key", unique=True),
+    )
+
+    id: Mapped[str] = mapped_column(Word(36), primary_key=True)
+    kind: Mapped[str] = mapped_column(Word(20))
+    state: Mapped[str] = mapped_column(Word(20))
+    queue: Mapped[str] = mapped_column(Word(80))
+    priority: Mapped[int]
+    origin: Mapped[str] = mapped_column(Word(20))
+    # Empty for nobody: in an index, NULLs would differ from each other.
+    owner: Mapped[str] = mapped_column(Word(36))
+    request: Mapped[dict[str, Any]] = mapped_column(JSON)
+    plan: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    plan_key: Mapped[str | None] = mapped_column(Word(100))
+    request_key: Mapped[str | None] = mapped_column(Word(100), index=True)
+    remixed_from: Mapped[str | None] = mapped_column(Word(36))
+    task: Mapped[str] = mapped_column(Word(20))
+    model: Mapped[str] = mapped_column(Word(200))
+    backend: Mapped[str] = mapped_column(Word(40))
+    prompt: Mapped[str] = mapped_column(AnyText)
+    # The prompt with case folded, as in clips.
+    search: Mapped[str] = mapped_column(AnyText)
+    run: Mapped[int]
+    # The newest run that was handed to the engine.
+    handed: Mapped[int]
+    deaths: Mapped[int]
+    worker: Mapped[str | None] = mapped_column(Word(80))
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime, index=True)
+    deadline_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    clip_id: Mapped[str | None] = mapped_column(Word(36), index=True)
+    reused: Mapped[bool]
+    error: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    progress: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    cost: Mapped[float | None] = mapped_column(Double)
+    idempotency_key: Mapped[str | None] = mapped_column(Word(255))
+    webhook: Mapped[str | None] = mapped_column(AnyText)
+
+
+class JobEventRow(Base):
+    """Something that happened to a job. A number is never given twice."""
+
+    __tablename__ = "job_events"
+    __table_args__ = (Index(None, "job_id", "number"), {"sqlite_autoincrement": True})
+
+    number: Mapped[int] = mapped_column(Counting, primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    type: Mapped[str] = mapped_column(Word(20))
+    data: Mapped[dict[str, Any]] = mapped_column(JSON)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class JobPreviewRow(Base):
+    """The newest picture of a job that runs."""
+
+    __tablename__ = "job_previews"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    number: Mapped[int]
+    jpeg: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class JobArtefactRow(Base):
+    """What a finished step of a job left for the next ones."""
+
+    __tablename__ = "job_artefacts"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    name: Mapped[str] = mapped_column(Word(80), primary_key=True)
+    digest: Mapped[str | None] = mapped_column(ForeignKey("assets.digest"), index=True)
+    data: Mapped[dict[str, Any]] = mapped_column(JSON)
+
+
+class WorkerRow(Base):
+    """A process that runs jobs, and when it was last seen."""
+
+    __tablename__ = "workers"
+
+    id: Mapped[str] = mapped_column(Word(80), primary_key=True)
+    host: Mapped[str] = mapped_column(Word(255))
+    pid: Mapped[int]
+    queues: Mapped[list[dict[str, Any]]] = mapped_column(JSON)
+    machine: Mapped[dict[str, Any]] = mapped_column(JSON)
+    version: Mapped[str] = mapped_column(Word(80))
+    started_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    beat_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+_LIVE = text("revoked_at IS NULL")
+
+
+class ApiKeyRow(Base):
+    """A key of the server: never its secret, only the secret's hash. A revoked name is free."""
+
+    __tablename__ = "api_keys"
+    __table_args__ = (Index(None, "name", unique=True, sqlite_where=_LIVE, postgresql_where=_LIVE),)
+
+    id: Mapped[str] = mapped_column(Word(36), primary_key=True)
+    name: Mapped[str] = mapped_column(Word(100))
+    scopes: Mapped[list[str]] = mapped_column(JSON)
+    budget: Mapped[float | None] = mapped_column(Double)
+    prefix: Mapped[str] = mapped_column(Word(20))
+    hash: Mapped[str] = mapped_column(Word(64), unique=True)
+    # The cost of its jobs that are no longer remembered, in USD.
+    spent: Mapped[float] = mapped_column(Double)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    last_used_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    revoked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)

@@ -1,7 +1,8 @@
 """Which files does a folder in diffusers' layout need, and which of them are there and whole?
 
 ``model_index.json`` names the components; each has a folder with its configuration and, where it
-has weights, safetensors: one file, or several that an index lists. Nothing is loaded.
+has weights, safetensors: one file, or several that an index lists. Where a folder has its weights
+only in half precision, as files of the variant fp16, those count. Nothing is loaded.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ from kinoloom.weights.files import PICKLES, broken, read_header, read_json
 
 INDEX = "model_index.json"
 _STEMS = ("diffusion_pytorch_model", "model")
+_VARIANTS = (None, "fp16")  # the first that is there counts
 _SMALL = frozenset({".json", ".txt", ".model", ".jinja"})  # configurations and vocabularies
 # What these classes know is all in their configuration and vocabulary.
 _WITHOUT_WEIGHTS = re.compile(r"Tokenizer|Scheduler|Processor|FeatureExtractor|Guid")
 _VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "tokenizer.model")
 _COMPONENT = re.compile(r"[A-Za-z]\w{0,99}")
 _SAFE = re.compile(r"(?!\.)[\w.+-]{1,200}")  # one level of a path that stays where it is
-_SHARD = re.compile(r"-\d{5}-of-\d{5}\.safetensors$")
+_SHARD = r"-\d{5}-of-\d{5}\.safetensors"
 
 State = Literal["found", "missing", "broken"]
 
@@ -112,12 +114,12 @@ def component_needs(
         yield from _vocabulary(folder, component, names, prefix)
         return
     yield _small(folder, "config.json", names, prefix)
-    index, single = weight_files(names)
-    if index is not None:
-        yield _small(folder, index, names, prefix)
-        yield from _shards(folder, index, prefix)
-    elif single is not None:
-        yield _weights(folder / single, prefix)
+    weights = weight_files(names)
+    if weights is not None and weights.is_index:
+        yield _small(folder, weights.name, names, prefix)
+        yield from _shards(folder, weights.name, prefix)
+    elif weights is not None:
+        yield _weights(folder / weights.name, prefix)
     else:
         others = sorted(n for n in names if PurePosixPath(n).suffix in PICKLES)
         variants = sorted(n for n in names if n.endswith(".safetensors"))
@@ -137,15 +139,36 @@ def file_need(file: Path) -> Need:
     return _weights(file, "")
 
 
-def weight_files(names: Collection[str]) -> tuple[str | None, str | None]:
-    """Of a folder's files, the index of its shards, else the single file of its weights."""
-    for stem in _STEMS:
-        if f"{stem}.safetensors.index.json" in names:
-            return f"{stem}.safetensors.index.json", None
-    for stem in _STEMS:
-        if f"{stem}.safetensors" in names:
-            return None, f"{stem}.safetensors"
-    return None, None
+@dataclass(frozen=True)
+class WeightFiles:
+    """The weights in a folder: the index of their shards or their single file, and the variant.
+
+    `shards` is what the names of the shards match.
+    """
+
+    name: str
+    is_index: bool
+    variant: str | None
+    shards: re.Pattern[str]
+
+
+def weight_files(names: Collection[str]) -> WeightFiles | None:
+    """Of a folder's files those of its weights, in full precision where there are such."""
+    for variant in _VARIANTS:
+        dotted = f".{variant}" if variant else ""
+        for is_index in (True, False):
+            for stem in _STEMS:
+                end = f".safetensors.index{dotted}.json" if is_index else f"{dotted}.safetensors"
+                if stem + end in names:
+                    shards = re.compile(re.escape(stem + dotted) + _SHARD)
+                    return WeightFiles(stem + end, is_index, variant, shards)
+    return None
+
+
+def variant_in(folder: Path) -> str | None:
+    """The variant of the weights in a component's folder, by its name at diffusers; mostly none."""
+    found = weight_files({f.name for f in folder.iterdir()}) if folder.is_dir() else None
+    return found.variant if found is not None else None
 
 
 def select(
@@ -174,17 +197,12 @@ def _of_folder(files: Iterable[str], folder: str, weighs: bool) -> list[str]:
     small = [n for n in names if PurePosixPath(n).suffix in _SMALL and ".index." not in n]
     chosen: list[str] = []
     if weighs:
-        index, single = weight_files(names)
-        if index is not None:
-            stem = index.removesuffix(".safetensors.index.json")
-            shards = [n for n in names if n.startswith(stem) and _SHARD.search(n)]
-            chosen = [index, *(n for n in shards if len(n) == len(stem) + _SHARD_LENGTH)]
-        elif single is not None:
-            chosen = [single]
+        weights = weight_files(names)
+        if weights is not None:
+            chosen = [weights.name]
+        if weights is not None and weights.is_index:
+            chosen += [n for n in names if weights.shards.fullmatch(n)]
     return [prefix + n for n in (*small, *chosen) if n != INDEX]
-
-
-_SHARD_LENGTH = len("-00001-of-00002.safetensors")
 
 
 def _small(folder: Path, name: str, names: Collection[str], prefix: str) -> Need:

@@ -257,7 +257,7 @@ def pinned(settings: Settings) -> dict[str, str]:
     from kinoloom.store import Store  # loads the database library
 
     try:
-        with Store.open(settings.home) as store:
+        with Store.of(settings) as store:
             return store.models.pins()
     except StoreBroken:  # whoever cannot do without the store says so; files are found all the same
         return {}

@@ -241,11 +241,11 @@ def _unsuitable(wish: Wish, remote: Remote, missing: Sequence[str]) -> ModelBrok
 
 def _download(hub: Hub, jobs: Sequence[_Job], on_progress: Callable[[Progress], None]) -> int:
     """Every file that is not here yet; gives the bytes that arrived."""
-    todo = [(j.remote, f) for j in jobs for f in j.files]
+    pending = [(j.remote, f) for j in jobs for f in j.files]
     # Configurations first: what is interrupted then shows as weights that are missing.
-    todo.sort(key=lambda pair: pair[1].name.endswith(".safetensors"))
-    here = sum(_bytes_here(remote, file) for remote, file in todo)
-    total = sum(file.size for _, file in todo)
+    pending.sort(key=lambda pair: pair[1].name.endswith(".safetensors"))
+    here = sum(_bytes_here(remote, file) for remote, file in pending)
+    total = sum(file.size for _, file in pending)
     root = cache.cache_root()
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -261,7 +261,7 @@ def _download(hub: Hub, jobs: Sequence[_Job], on_progress: Callable[[Progress], 
         full.cause = f"{(total - here) / 1e9:.2f} GB are needed, {free / 1e9:.2f} GB are free"
         raise full
     done = 0
-    for remote, file in todo:
+    for remote, file in pending:
 
         def report(size: int, name: str = file.name, before: int = done) -> None:
             on_progress(Progress(name, before + size, total))

@@ -3,10 +3,11 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from kinoloom.backends.base import Inputs, Progress, Take
+from kinoloom.backends.base import Inputs, Progress, Take, WhatFits
 from kinoloom.backends.local.backend import LocalBackend
 from kinoloom.catalog.card import ModelCard
 from kinoloom.catalog.loader import Catalog
@@ -48,9 +49,9 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> LocalBackend:
 def new_backend(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., LocalBackend]:
     """A backend that knows nothing yet: no pipeline is loaded, no embeddings are cached."""
 
-    def make(**settings: object) -> LocalBackend:
+    def make(what_fits: WhatFits | None = None, **settings: object) -> LocalBackend:
         values = {"home": tmp_path_factory.mktemp("home")} | settings
-        return LocalBackend(Settings(**values))  # type: ignore[arg-type]
+        return LocalBackend(Settings(**values), what_fits=what_fits)  # type: ignore[arg-type]
 
     return make
 
@@ -72,3 +73,16 @@ def silent() -> Callable[[Progress], None]:
 @pytest.fixture
 def nothing() -> Inputs:
     return Inputs()
+
+
+@pytest.fixture
+def loaded() -> Callable[[LocalBackend], Any]:
+    """A function that gives the pipeline that rendered last, with what was done to it."""
+
+    def find(backend: LocalBackend) -> Any:
+        assert backend._state is not None
+        resident = backend._state._resident
+        keys = [key for key in resident.held if not key.startswith("words ")]
+        return resident._held[keys[-1]]
+
+    return find

@@ -62,6 +62,22 @@ def test_weights_come_in_the_wanted_dtype(tiny_card: ModelCard) -> None:
     assert {p.dtype for p in pipe.transformer.parameters()} == {torch.bfloat16}
 
 
+def test_weights_that_are_there_in_half_precision_only(
+    own_copy: Callable[[], ModelCard], tmp_path: Path
+) -> None:
+    before = load(own_copy())
+    for file in (tmp_path / "tiny").rglob("*.safetensors"):
+        halved = {name: value.half() for name, value in load_file(file).items()}
+        save_file(halved, file.with_suffix(".fp16.safetensors"), metadata={"format": "pt"})
+        file.unlink()
+    pipe = load(own_copy())
+    for part in ("transformer", "vae", "text_encoder"):
+        expected = getattr(before, part).state_dict()
+        for name, value in getattr(pipe, part).state_dict().items():
+            assert value.dtype == expected[name].dtype
+            torch.testing.assert_close(value, expected[name], atol=1e-3, rtol=1e-3)
+
+
 def test_a_missing_folder(
     tiny_card: ModelCard, tmp_path: Path, found: Callable[[ModelCard], object]
 ) -> None:

@@ -1,11 +1,9 @@
 from __future__ import annotations
 
 import dataclasses
-import gc
 import subprocess
 import sys
 import warnings
-import weakref
 from collections.abc import Callable
 from importlib import util
 from pathlib import Path
@@ -14,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKLLTXVideo, LTXVideoTransformer3DModel
 from safetensors.torch import load_file, save_file
 
 from kinoloom.backends.base import Inputs, Progress, Take
@@ -22,8 +19,6 @@ from kinoloom.backends.local.backend import LocalBackend
 from kinoloom.catalog.card import ModelCard
 from kinoloom.catalog.source import Source
 from kinoloom.errors import (
-    ErrorKind,
-    InsufficientMemory,
     InvalidRequest,
     MissingPackage,
     ModelBroken,
@@ -35,6 +30,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 MakeTake = Callable[..., Take]
 Silent = Callable[[Progress], None]
 New = Callable[..., LocalBackend]
+Loaded = Callable[[LocalBackend], Any]
 
 
 def picture(seed: int) -> np.ndarray:
@@ -43,14 +39,6 @@ def picture(seed: int) -> np.ndarray:
 
 def video(seed: int, frames: int = 9) -> np.ndarray:
     return np.stack([picture(seed + i) for i in range(frames)])
-
-
-def loaded(backend: LocalBackend) -> Any:
-    """The pipeline that rendered last, with what was done to it."""
-    assert backend._state is not None
-    resident = backend._state._resident
-    keys = [key for key in resident.held if not key.startswith("words ")]
-    return resident._held[keys[-1]]
 
 
 INPUTS: dict[Task, Inputs] = {
@@ -157,7 +145,12 @@ def test_every_input_matters(
 
 
 def test_the_schedule_of_the_card_is_used(
-    warm: LocalBackend, tiny_card: ModelCard, make_take: MakeTake, silent: Silent, nothing: Inputs
+    warm: LocalBackend,
+    tiny_card: ModelCard,
+    make_take: MakeTake,
+    silent: Silent,
+    nothing: Inputs,
+    loaded: Loaded,
 ) -> None:
     warm.render(make_take(steps=4), tiny_card, nothing, silent)
     sigmas = loaded(warm).pipe.scheduler.sigmas
@@ -217,6 +210,7 @@ def test_the_last_preview_is_that_of_the_finished_latents(
     silent: Silent,
     monkeypatch: pytest.MonkeyPatch,
     task: Task,
+    loaded: Loaded,
 ) -> None:
     """What the decoder was given, seen through the same map, is the last preview."""
     take = make_take(task=task, frames=17)
@@ -245,6 +239,7 @@ def test_a_preview_shows_where_the_render_is_going(
     silent: Silent,
     nothing: Inputs,
     monkeypatch: pytest.MonkeyPatch,
+    loaded: Loaded,
 ) -> None:
     """With a velocity that stays the same the result is known from the second step on."""
     warm.render(make_take(), tiny_card, nothing, silent)
@@ -293,59 +288,6 @@ def test_a_keyboard_interrupt_passes_too(
 
     with pytest.raises(KeyboardInterrupt):
         warm.render(make_take(), tiny_card, nothing, stop)
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB"),
-        MemoryError(),
-        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 12 bytes"),
-        RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 12 bytes"),
-    ],
-    ids=lambda e: type(e).__name__,
-)
-def test_memory_that_runs_out(
-    tiny_card: ModelCard,
-    make_take: MakeTake,
-    silent: Silent,
-    nothing: Inputs,
-    monkeypatch: pytest.MonkeyPatch,
-    error: Exception,
-    new_backend: New,
-) -> None:
-    backend = new_backend()
-    before = backend.render(make_take(), tiny_card, nothing, silent).frames
-
-    def full(*_: object, **__: object) -> None:
-        raise error
-
-    with monkeypatch.context() as patched:
-        patched.setattr(loaded(backend).pipe.transformer, "forward", full)
-        with pytest.raises(InsufficientMemory) as caught:
-            backend.render(make_take(), tiny_card, nothing, silent)
-    assert "9 frames of 64x64" in caught.value.message
-    assert caught.value.hints
-    assert np.array_equal(backend.render(make_take(), tiny_card, nothing, silent).frames, before)
-
-
-def test_other_errors_of_the_pipeline_are_not_called_memory(
-    warm: LocalBackend,
-    tiny_card: ModelCard,
-    make_take: MakeTake,
-    silent: Silent,
-    nothing: Inputs,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    warm.render(make_take(), tiny_card, nothing, silent)
-
-    def fail(*_: object, **__: object) -> None:
-        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(loaded(warm).pipe.transformer, "forward", fail)
-        with pytest.raises(RuntimeError, match="mat1"):
-            warm.render(make_take(), tiny_card, nothing, silent)
 
 
 @pytest.mark.parametrize(
@@ -433,152 +375,3 @@ def test_readiness_looks_for_the_weights(
     assert not gone.ready
     assert gone.reasons
     assert gone.hints[0] == "check the path in the model's card"
-
-
-def test_the_same_model_is_loaded_once_and_given_back_on_demand(
-    tiny_card: ModelCard,
-    make_take: MakeTake,
-    silent: Silent,
-    nothing: Inputs,
-    new_backend: New,
-) -> None:
-    backend = new_backend()
-    backend.render(make_take(), tiny_card, nothing, silent)
-    held = loaded(backend).pipe
-    backend.render(make_take(task="i2v"), tiny_card, INPUTS["i2v"], silent)
-    assert loaded(backend).pipe is held
-    half = new_backend(dtype="bfloat16")
-    assert half.render(make_take(), tiny_card, nothing, silent).dtype == "bfloat16"
-    assert backend.held > 0
-    backend.unload()
-    assert backend.held == 0
-
-
-def full(*_: object, **__: object) -> None:
-    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB")
-
-
-def test_when_memory_runs_out_everything_is_freed_and_the_next_job_runs(
-    tiny_card: ModelCard,
-    make_take: MakeTake,
-    silent: Silent,
-    nothing: Inputs,
-    monkeypatch: pytest.MonkeyPatch,
-    new_backend: New,
-) -> None:
-    backend = new_backend()
-    before = backend.render(make_take(), tiny_card, nothing, silent).frames
-    pipe = loaded(backend).pipe
-    gone = [weakref.ref(module) for module in (pipe.transformer, pipe.vae)]
-    del pipe
-    with monkeypatch.context() as patched:
-        patched.setattr(LTXVideoTransformer3DModel, "forward", full)
-        with pytest.raises(InsufficientMemory) as caught:
-            backend.render(make_take(), tiny_card, nothing, silent)
-        assert caught.value.kind is ErrorKind.INSUFFICIENT_VRAM
-        assert backend.held == 0
-        gc.collect()
-        assert [reference() for reference in gone] == [None, None]
-    after = backend.render(make_take(), tiny_card, nothing, silent)
-    assert np.array_equal(after.frames, before)
-    assert after.notes == ()
-
-
-def test_a_decoder_that_runs_out_of_memory_works_in_tiles(
-    tiny_card: ModelCard,
-    make_take: MakeTake,
-    nothing: Inputs,
-    monkeypatch: pytest.MonkeyPatch,
-    new_backend: New,
-) -> None:
-    backend = new_backend()
-    events: list[Progress] = []
-    expected = backend.render(make_take(), tiny_card, nothing, events.append).frames
-    decode = AutoencoderKLLTXVideo.decode
-
-    def limited(self: Any, *args: Any, **options: Any) -> Any:
-        if not self.use_tiling and events[-1].phase == "decode":
-            full()
-        return decode(self, *args, **options)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(AutoencoderKLLTXVideo, "decode", limited)
-        made = backend.render(make_take(), tiny_card, nothing, events.append)
-    # The clip is smaller than a tile, so that it is the very same one.
-    assert np.array_equal(made.frames, expected)
-    (note,) = made.notes
-    assert "Memory ran out" in note
-    assert "in tiles" in note
-    plain = backend.render(make_take(), tiny_card, nothing, events.append)
-    assert plain.notes == ()
-    assert np.array_equal(plain.frames, expected)
-    assert not loaded(backend).pipe.vae.use_tiling
-
-
-def encoders(backend: LocalBackend) -> int:
-    """How many text encoders are loaded, in a pipeline or anywhere else."""
-    assert backend._state is not None
-    gc.collect()
-    found = [m for m in backend._state._shared._modules.values() if "Encoder" in type(m).__name__]
-    words = [key for key in backend._state._resident.held if key.startswith("words ")]
-    assert len(found) == len(words)
-    return len(found)
-
-
-def test_for_a_prompt_that_was_encoded_before_no_text_encoder_is_loaded(
-    tiny_card: ModelCard,
-    make_take: MakeTake,
-    silent: Silent,
-    nothing: Inputs,
-    tmp_path: Path,
-    new_backend: New,
-) -> None:
-    first, second = new_backend(home=tmp_path), new_backend(home=tmp_path)
-    take = make_take(negative="blue")
-    encoded = first.render(take, tiny_card, nothing, silent)
-    assert encoded.embeddings == "miss"
-    assert encoders(first) == 1
-    cached = second.render(take, tiny_card, nothing, silent)
-    assert cached.embeddings == "hit"
-    assert encoders(second) == 0
-    assert np.array_equal(encoded.frames, cached.frames)
-    other = second.render(make_take(prompt="a blue square"), tiny_card, nothing, silent)
-    assert other.embeddings == "miss"
-    assert encoders(second) == 1
-    again = second.render(make_take(prompt="a blue square", seed=8), tiny_card, nothing, silent)
-    assert again.embeddings == "hit"
-
-
-def test_within_a_small_budget_one_thing_is_held_at_a_time(
-    tiny_card: ModelCard,
-    own_copy: Callable[[], ModelCard],
-    make_take: MakeTake,
-    silent: Silent,
-    nothing: Inputs,
-    warm: LocalBackend,
-    new_backend: New,
-) -> None:
-    expected = warm.render(make_take(), tiny_card, nothing, silent).frames
-    backend = new_backend(memory_budget=1)
-    for card in (tiny_card, own_copy(), tiny_card):
-        made = backend.render(make_take(), card, nothing, silent)
-        assert np.array_equal(made.frames, expected)
-        assert backend._state is not None
-        assert len(backend._state._resident.held) == 1
-
-
-def test_two_models_stay_loaded_where_there_is_room(
-    tiny_card: ModelCard,
-    own_copy: Callable[[], ModelCard],
-    make_take: MakeTake,
-    silent: Silent,
-    nothing: Inputs,
-    new_backend: New,
-) -> None:
-    backend = new_backend()
-    backend.render(make_take(), tiny_card, nothing, silent)
-    first = loaded(backend).pipe
-    backend.render(make_take(), own_copy(), nothing, silent)
-    assert loaded(backend).pipe is not first
-    backend.render(make_take(), tiny_card, nothing, silent)
-    assert loaded(backend).pipe is first

@@ -269,6 +269,22 @@ def test_the_clean_latents_of_a_model_that_knows_them_are_found(make: Callable[[
         assert index or torch.allclose(found, clean, atol=2e-3)
 
 
+def test_steps_from_the_middle_of_a_schedule_on_have_its_noise_levels() -> None:
+    """As those of a stage that refines what another one made."""
+    generator = torch.Generator().manual_seed(0)
+    clean = torch.randn(1, 4, 8, 8, generator=generator)
+    noise = torch.randn(1, 4, 8, 8, generator=generator)
+    scheduler = FlowMatchEulerDiscreteScheduler()
+    scheduler.set_timesteps(10)
+    sigma = scheduler.sigmas[6]
+    latents = sigma * noise + (1 - sigma) * clean
+    for index, t in enumerate(scheduler.timesteps[6:]):
+        before = latents
+        latents = scheduler.step(noise - clean, t, before).prev_sample
+        found = clean_latents(scheduler, index, before, latents)
+        torch.testing.assert_close(found, clean, atol=1e-4, rtol=0)
+
+
 def test_a_solver_that_adds_new_noise_is_shown_as_it_is() -> None:
     scheduler = LCMScheduler()
     scheduler.set_timesteps(4)

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kinoloom.api import measurements_of
 from kinoloom.backends.local.backend import LocalBackend
 from kinoloom.catalog.card import ModelCard
 from kinoloom.errors import InsufficientMemory, ModelBroken, OutputFailed
-from kinoloom.jobs import clip as module
-from kinoloom.jobs.clip import read_inputs, take_of
+from kinoloom.jobs import steps as module
+from kinoloom.jobs.media import read_inputs
+from kinoloom.jobs.planning import measurements_of
 from kinoloom.jobs.progress import PHASES, Event
+from kinoloom.jobs.steps import take_of
 from kinoloom.media.reader import probe, read_video
 from kinoloom.media.settings import read_settings
 from kinoloom.media.writer import write_video

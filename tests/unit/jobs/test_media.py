@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from kinoloom.catalog.card import ModelCard, Pipeline
-from kinoloom.jobs.media import keep_inputs, read_inputs
+from kinoloom.jobs.media import keep_inputs, read_inputs, with_inputs
 from kinoloom.media.writer import write_video
 from kinoloom.planner.inputs import file_digest
 from kinoloom.planner.plan import Plan
@@ -147,3 +147,18 @@ def test_every_file_is_kept_and_a_folder_stays_where_it_is(
     assert store.assets.path(kept["mask"]).read_bytes() == mask.read_bytes()
     frame = make_plan(card=able, prompt="", keyframes={8: look})
     assert keep_inputs(frame, store) == {"keyframes.8": file_digest(look)}
+
+
+def test_every_given_file_may_lie_elsewhere(
+    make_plan: MakePlan, able: ModelCard, tmp_path: Path
+) -> None:
+    first, second, third = (picture(tmp_path / f"{n}.png", grey=n) for n in (1, 2, 3))
+    plan = make_plan(
+        card=able, image=first, references=(second, third), keyframes=((4, second), (8, third))
+    )
+    elsewhere = {name: tmp_path / "moved" / name for name in plan.inputs.files}
+    assert len(elsewhere) == 5
+    moved = with_inputs(plan, elsewhere)
+    assert {name: media.path for name, media in moved.inputs.files.items()} == elsewhere
+    assert moved.key == plan.key
+    assert with_inputs(moved, {n: m.path for n, m in plan.inputs.files.items()}) == plan

@@ -142,6 +142,14 @@ def test_what_was_measured_elsewhere_or_wrongly_does_not_count(other: Measuremen
     assert ask([other]) == ask()
 
 
+def test_guidance_that_was_taught_takes_no_second_pass() -> None:
+    rule = CARD.guidance.model_copy(update={"embedded": True})
+    card = CARD.model_copy(update={"guidance": rule})
+    assert seconds(card=card) == pytest.approx(seconds(card=card, guidance=1.0))
+    unguided = [replace(BASE, guidance=1.0)]
+    assert seconds([BASE], card=card) == pytest.approx(seconds(unguided, card=card))
+
+
 def test_measurements_may_be_asked_for() -> None:
     asked = []
 

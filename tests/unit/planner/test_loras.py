@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from kinoloom.catalog.card import ModelCard
 from kinoloom.catalog.loader import Catalog
 from kinoloom.catalog.source import Part
 from kinoloom.catalog.speed import PresetLora
@@ -62,10 +63,12 @@ def write(
     return file
 
 
-def planned(*names: Any, located: Located | None, settings: Settings) -> tuple[PlannedLora, ...]:
+def planned(
+    *names: Any, located: Located | None, settings: Settings, card: ModelCard = CARD
+) -> tuple[PlannedLora, ...]:
     asked = [n for n in names if isinstance(n, LoraRequest)]
     preset = [n for n in names if isinstance(n, PresetLora)]
-    return plan_loras(asked, preset, CARD, located, settings)
+    return plan_loras(asked, preset, card, located, settings)
 
 
 def test_a_lora_is_found_with_what_it_holds(
@@ -130,6 +133,38 @@ def test_each_is_checked_against_the_component_that_it_changes(
     preset = PresetLora(source=Part(path=file), component="transformer_2")
     with pytest.raises(InvalidRequest, match="another size"):
         planned(preset, located=located, settings=settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "components"),
+    [
+        ("film", ["transformer", "transformer_2"]),
+        ("film-slow-highlights", ["transformer", "transformer_2"]),
+        ("Film_HighNoise_v2", ["transformer"]),
+        ("film-HIGH", ["transformer"]),
+        ("wan2.2_t2v_low_noise_film", ["transformer_2"]),
+    ],
+)
+def test_every_expert_gets_a_lora_unless_its_file_names_one(
+    folder: Path, settings: Settings, name: str, components: list[str]
+) -> None:
+    card = Catalog.load().get("wan-2.2-t2v-a14b").model_copy(update={"family": CARD.family})
+    write(folder / f"{name}.safetensors")
+    asked = LoraRequest(name=name, weight=0.5)
+    found = planned(asked, located=None, settings=settings, card=card)
+    assert [f.component for f in found] == components
+    assert {f.weight for f in found} == {0.5}
+
+
+def test_a_lora_must_fit_every_expert_that_it_is_for(
+    folder: Path, located: Located, settings: Settings
+) -> None:
+    card = CARD.model_copy(update={"experts": {"transformer": ["high"], "transformer_2": ["low"]}})
+    write(folder / "film.safetensors", width=8)
+    write(folder / "film-high.safetensors", width=8)
+    assert planned(LoraRequest(name="film-high"), located=located, settings=settings, card=card)
+    with pytest.raises(InvalidRequest, match="another size"):
+        planned(LoraRequest(name="film"), located=located, settings=settings, card=card)
 
 
 def test_a_part_in_the_components_place_is_what_counts(

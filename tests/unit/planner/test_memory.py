@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kinoloom.backends.base import Placement
+from kinoloom.backends.base import Placement, Speed, Take
 from kinoloom.catalog.card import ModelCard
 from kinoloom.catalog.loader import Catalog
-from kinoloom.catalog.speed import Acceleration, Memory
+from kinoloom.catalog.speed import Acceleration, Memory, StepCache
 from kinoloom.errors import ErrorKind, InsufficientMemory
 from kinoloom.planner.estimate import Measurement
 from kinoloom.planner.memory import MemoryPlan, plan_memory, what_fits
@@ -236,6 +236,22 @@ def test_what_the_card_leaves_out_is_taken_from_real_models() -> None:
     assert 8.6 * GB < peak < 2.5 * 8.6 * GB
 
 
+def test_a_clip_of_windows_is_denoised_in_no_more_memory_than_one_window() -> None:
+    assert LARGE.memory is not None
+    windows = LARGE.memory.model_copy(update={"window": 33, "decoding": 1})
+
+    def peak(memory: Memory, frames: int) -> int:
+        card = LARGE.model_copy(update={"memory": memory})
+        values: dict[str, Any] = {"size": (832, 480), "dtype_bytes": 2, "media": False}
+        found = card_peak(card, "model_offload", False, frames=frames, **values)
+        assert found is not None
+        return found
+
+    whole = windows.model_copy(update={"window": None})
+    assert peak(windows, 25) == peak(whole, 25)
+    assert peak(windows, 81) == peak(windows, 33) < peak(whole, 81)
+
+
 def test_the_budget_counts_as_free_memory_does() -> None:
     reserved = RESERVED_BYTES["cuda"]
     assert ask(budget_bytes=40 * GB).placement == "model_offload"
@@ -353,11 +369,62 @@ def test_eight_bits_are_offered_where_they_are_what_is_missing() -> None:
     assert "acceleration=balanced" in error.hints[0]
 
 
+def after_failure(card: ModelCard = LARGE, free: int | None = 45 * GB, **changes: Any) -> list[str]:
+    """What is named when a take was tried on a GPU and did not fit."""
+    take = Take(
+        **{
+            "task": "t2v",
+            "prompt": "a ball",
+            "negative": "",
+            "width": 832,
+            "height": 480,
+            "frames": 81,
+            "fps": 12.0,
+            "steps": 2,
+            "guidance": 1.0,
+            "seed": 0,
+            "device": "cuda H200",
+            "placement": "model_offload",
+        }
+        | changes
+    )
+    known = {"free_bytes": free, "budget_bytes": None, "dtype_bytes": 2}
+    return list(what_fits(card, take, **known))
+
+
 def test_what_is_named_after_a_failure_needs_less_than_what_failed() -> None:
-    plan = ask(free_bytes=47 * GB)
-    values: dict[str, Any] = {"task": "t2v", "device_kind": "cuda"}
-    lines = what_fits(LARGE, plan, size=(832, 480), frames=81, **values)
-    assert lines
-    assert all("8 bits" in line or "ask for" in line for line in lines)
-    unknown = plan.model_copy(update={"predicted_peak": None})
-    assert what_fits(LARGE, unknown, size=(832, 480), frames=81, **values) == ()
+    eight_bits, shorter, smaller, budget = after_failure()
+    assert "acceleration=balanced" in eight_bits
+    frames = int(shorter.partition("ask for ")[2].split()[0])
+    assert frames < 81
+    assert smaller == "ask for the size 512x320"
+    assert budget.startswith("set memory_budget to ")
+    assert "a few layers at a time" in budget
+
+
+def test_what_is_named_after_a_failure_fits_into_what_is_free() -> None:
+    hints = after_failure(free=31 * GB)
+    shorter, smaller = (h for h in hints if h.startswith("ask for"))
+    frames = int(shorter.partition("ask for ")[2].split()[0])
+    ask(free_bytes=31 * GB, frames=frames, wanted="model_offload")
+    refused(free_bytes=31 * GB, frames=frames + 8, wanted="model_offload")
+    assert smaller == "ask for the size 512x320"
+
+
+def test_the_budget_that_is_named_makes_the_plan_a_slower_one() -> None:
+    *_, line = after_failure(placement="group_offload")
+    budget = int(line.partition("memory_budget to ")[2].partition("MB")[0]) * 10**6
+    assert ask(budget_bytes=budget).placement == "sequential"
+    lowest = after_failure(placement="sequential", tiling=True, free=None)
+    assert not any("memory_budget" in hint for hint in lowest)
+
+
+def test_eight_bits_are_offered_after_a_failure_unless_frames_may_change_already() -> None:
+    values: dict[str, Any] = {"device": "cpu x2", "placement": "resident", "free": 100 * GB}
+    assert "acceleration=balanced" in after_failure(**values)[0]
+    cached = Speed(cache=StepCache(kind="first_block"))
+    assert not any("balanced" in hint for hint in after_failure(**values, speed=cached))
+
+
+def test_without_the_cards_numbers_nothing_is_named_after_a_failure() -> None:
+    assert after_failure(LARGE.model_copy(update={"memory": None})) == []

@@ -81,6 +81,35 @@ def test_a_file_that_changes_while_it_is_linked_is_copied(
     store.assets.verify(asset.digest)
 
 
+def test_a_range_in_pieces(store: Store) -> None:
+    data = bytes(range(256)) * 1000
+    digest = store.assets.put_bytes(data, "video").digest
+    assert store.assets.size(digest) == len(data)
+    for start, end in ((0, len(data)), (1, 70_000), (65_535, 65_537), (5, 5), (255_999, 256_000)):
+        pieces = list(store.assets.open_range(digest, start, end))
+        assert b"".join(pieces) == data[start:end]
+        assert all(len(piece) == 65_536 for piece in pieces[:-1])
+
+
+def test_what_is_no_range(store: Store) -> None:
+    store.assets.put_bytes(DATA, "image")
+    for start, end in ((-1, 2), (3, 2)):
+        with pytest.raises(ValueError, match="no range"):
+            store.assets.open_range(DIGEST, start, end)
+    with pytest.raises(InvalidMedia, match="damaged"):
+        store.assets.open_range(DIGEST, 0, len(DATA) + 1)
+
+
+def test_a_file_that_shrinks_while_it_is_read(store: Store) -> None:
+    data = bytes(200_000)
+    asset = store.assets.put_bytes(data, "video")
+    pieces = store.assets.open_range(asset.digest, 0, len(data))
+    assert next(pieces) == data[:65_536]
+    os.truncate(asset.path, 70_000)
+    with pytest.raises(InvalidMedia, match="damaged"):
+        list(pieces)
+
+
 def test_an_empty_file_is_an_asset(store: Store, tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
     asset = store.assets.put_file(tmp_path / "empty", "data")
@@ -106,13 +135,18 @@ def test_an_asset_whose_file_was_removed(store: Store) -> None:
     for ask in (store.assets.path, store.assets.get, store.assets.verify):
         with pytest.raises(InvalidMedia, match="not in the store"):
             ask(DIGEST)
+    with pytest.raises(InvalidMedia, match="not in the store"):
+        store.assets.open_range(DIGEST, 0, 1)  # at once, not at the first piece
     store.assets.put_bytes(DATA, "image")
     store.assets.verify(DIGEST)
 
 
 def test_an_unknown_asset(store: Store) -> None:
-    with pytest.raises(InvalidMedia, match="not in the store"):
-        store.assets.get("sha256:" + "0" * 64)
+    digest = "sha256:" + "0" * 64
+    for ask in (store.assets.get, store.assets.size):
+        with pytest.raises(InvalidMedia, match="not in the store"):
+            ask(digest)
+    assert not store.assets.discard(digest)
 
 
 @pytest.mark.parametrize(
@@ -149,6 +183,7 @@ def test_a_full_disk(store: Store, source: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_file_in_place_of_the_assets_folder(store: Store) -> None:
+    store.home.mkdir(exist_ok=True)
     (store.home / "assets").write_text("in the way")
     with pytest.raises(OutputFailed):
         store.assets.put_bytes(DATA, "image")

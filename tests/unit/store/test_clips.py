@@ -8,10 +8,29 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import create_engine, text
 
 from kinoloom.errors import InvalidMedia
-from kinoloom.store import Store
-from kinoloom.store.clips import ClipRecord
+from kinoloom.store import DATABASE_NAME, Store
+from kinoloom.store.clips import ClipRecord, ClipTotals
+from kinoloom.store.measurements import Measurement
+from kinoloom.store.schema import MIGRATIONS
+
+MEASUREMENT = Measurement(
+    device="cpu",
+    model="spark",
+    revision="",
+    width=192,
+    height=128,
+    frames=25,
+    steps=12,
+    guided=True,
+    seconds_per_step=1.0,
+    load_seconds=2.0,
+    overhead_seconds=0.5,
+)
 
 
 def record(prompt: str = "a red ball", **values: Any) -> ClipRecord:
@@ -87,7 +106,7 @@ def test_a_time_without_a_zone_is_refused(store: Store) -> None:
 
 def test_an_unknown_clip(store: Store) -> None:
     assert store.clips.get("nothing") is None
-    assert store.clips.delete("nothing") is False
+    assert store.clips.delete("nothing") is None
 
 
 def test_pages_are_newest_first(store: Store) -> None:
@@ -124,6 +143,81 @@ def test_search(store: Store, search: str, found: set[str]) -> None:
     assert {one.prompt for one in store.clips.list(search=search)} == found
 
 
+def test_lists_are_filtered(store: Store) -> None:
+    common = record("common")
+    others = {
+        "model": record("model", model="wan"),
+        "backend": record("backend", backend="api"),
+        "task": record("task", task="i2v"),
+        "format": record("format", format="webm"),
+        "owner": record("owner", owner="key"),
+    }
+    for one in (common, *others.values()):
+        store.clips.add(one)
+    for name, one in others.items():
+        assert store.clips.list(**{name: getattr(one, name)}) == [one]  # type: ignore[arg-type]
+    assert len(store.clips.list(model="spark")) == 5
+    assert store.clips.list(model="wan", task="i2v") == []
+    assert store.clips.list(model="\0", before="\udc80") == []
+
+
+def test_who_asked_and_where_the_video_is(store: Store) -> None:
+    video = store.assets.put_bytes(b"video", "video").digest
+    kept = record(asset=video, owner="key", job_id="job", path=Path("id.mp4"))
+    store.clips.add(kept)
+    found = store.clips.get(kept.id)
+    assert found == kept
+    assert store.clips.by_plan_key("key") == [kept]
+
+
+def test_totals(store: Store) -> None:
+    assert store.clips.totals() == []
+    for values in (
+        {"timings": {"total": 2.5}, "plan": {"steps": 8}, "fps": 24.0},
+        {"timings": {"total": 1.5}, "plan": {"steps": 4}, "frames": 5},
+        {"backend": "api", "plan": {}},
+    ):
+        store.clips.add(record(**values))
+    assert store.clips.totals() == [
+        ClipTotals("t2v", "api", clips=1, frames=25, steps=0, seconds=0.0, fps=12.0),
+        ClipTotals("t2v", "local", clips=2, frames=30, steps=12, seconds=4.0, fps=36.0),
+    ]
+
+
+def test_a_clip_is_recorded_with_all_that_belongs_to_it(store: Store) -> None:
+    kept = record()
+    store.record_clip(kept, [MEASUREMENT, MEASUREMENT], {"b": 2, "a": 1})
+    assert store.clips.get(kept.id) == kept
+    assert len(store.measurements.recent("cpu", "spark")) == 2
+    assert store.statistics.totals() == {"a": 1, "b": 2}
+    with pytest.raises(ValueError, match="id is taken"):
+        store.record_clip(kept, [MEASUREMENT], {"a": 1})
+    assert len(store.measurements.recent("cpu", "spark")) == 2
+    assert store.statistics.totals() == {"a": 1, "b": 2}
+
+
+def test_clips_of_before_get_what_they_are_added_up_by(tmp_path: Path) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    engine = create_engine(f"sqlite:///{tmp_path / DATABASE_NAME}")
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0005")
+        connection.execute(
+            text(
+                "INSERT INTO clips VALUES ('1', '2026-11-21 10:00:00', 'a.mp4', 'key', 't2v',"
+                " 'spark', 'local', 7, 192, 128, 25, 12.0, 'mp4', 'a', '{\"prompt\": \"A\"}',"
+                " '{\"steps\": 9}', '{\"total\": 3.5}', '{}', '{}', '[]', '[]')"
+            )
+        )
+    engine.dispose()
+    with Store.open(tmp_path) as store:
+        (totals,) = store.clips.totals()
+        assert (totals.clips, totals.steps, totals.seconds) == (1, 9, 3.5)
+        (found,) = store.clips.list()
+        assert (found.owner, found.job_id, found.asset, found.prompt) == (None, None, None, "A")
+
+
 def test_search_and_pages_together(store: Store) -> None:
     for number in range(4):
         store.clips.add(record(f"{'red' if number % 2 else 'blue'} {number}"))
@@ -144,7 +238,7 @@ def test_delete_forgets_the_record_and_keeps_the_assets(store: Store) -> None:
     kept, other = record(poster=poster), record(poster=poster)
     store.clips.add(kept)
     store.clips.add(other)
-    assert store.clips.delete(kept.id) is True
+    assert store.clips.delete(kept.id) == kept
     assert store.clips.get(kept.id) is None
     assert store.clips.get(other.id) == other
     store.assets.verify(poster)

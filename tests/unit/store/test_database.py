@@ -16,9 +16,10 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, inspect, text
 
 from kinoloom.errors import ErrorKind, KinoloomError, OutputFailed, StoreBroken
-from kinoloom.store import Store
-from kinoloom.store.database import HEAD, MIGRATIONS, REVISIONS, Database
-from kinoloom.store.store import DATABASE_NAME
+from kinoloom.store import DATABASE_NAME, Store
+from kinoloom.store.database import Database
+from kinoloom.store.postgres import database_address
+from kinoloom.store.schema import HEAD, MIGRATIONS, REVISIONS
 from kinoloom.store.tables import Base
 
 SOURCE = Path(__file__).resolve().parents[3] / "src"
@@ -48,17 +49,22 @@ def test_the_known_revisions_are_alembics() -> None:
     assert tuple(reversed(found)) == REVISIONS
 
 
-def test_the_migrations_make_exactly_the_tables(store: Store) -> None:
-    engine = create_engine(f"sqlite:///{store.home / DATABASE_NAME}")
+def test_the_migrations_make_exactly_the_tables(store: Store, database_url: str | None) -> None:
+    if database_url is None:
+        engine = create_engine(f"sqlite:///{store.home / DATABASE_NAME}")
+    else:
+        engine = create_engine(database_address(database_url))
     with engine.connect() as connection:
         context = MigrationContext.configure(
             connection, opts={"compare_type": True, "compare_server_default": True}
         )
         assert compare_metadata(context, Base.metadata) == []
-        # Alembic does not compare these two.
+        # Alembic does not compare these.
         found = inspect(connection)
         for name, table in Base.metadata.tables.items():
-            assert found.get_pk_constraint(name)["name"] == f"pk_{name}"
+            # SQLite cannot name the key of a table that counts up by itself.
+            counting = database_url is None and table.dialect_options["sqlite"]["autoincrement"]
+            assert found.get_pk_constraint(name)["name"] == (None if counting else f"pk_{name}")
             nullable = {column["name"]: column["nullable"] for column in found.get_columns(name)}
             assert nullable == {column.name: column.nullable for column in table.columns}
             ondelete = {
@@ -69,16 +75,16 @@ def test_the_migrations_make_exactly_the_tables(store: Store) -> None:
     engine.dispose()
 
 
-def test_the_metadata_comparison_can_fail(store: Store) -> None:
-    engine = create_engine(f"sqlite:///{store.home / DATABASE_NAME}")
+def test_the_metadata_comparison_can_fail(sqlite_store: Store) -> None:
+    engine = create_engine(f"sqlite:///{sqlite_store.home / DATABASE_NAME}")
     with engine.begin() as connection:
         connection.execute(text("DROP INDEX ix_clips_plan_key"))
         assert compare_metadata(MigrationContext.configure(connection), Base.metadata)
     engine.dispose()
 
 
-def test_wal_and_foreign_keys(store: Store) -> None:
-    with Database.open(store.home / DATABASE_NAME).reading() as session:
+def test_wal_and_foreign_keys(sqlite_store: Store) -> None:
+    with Database.open(sqlite_store.home / DATABASE_NAME).reading() as session:
         assert session.scalar(text("PRAGMA journal_mode")) == "wal"
         assert session.scalar(text("PRAGMA foreign_keys")) == 1
 
@@ -86,7 +92,7 @@ def test_wal_and_foreign_keys(store: Store) -> None:
 def test_opening_a_current_store_does_not_import_alembic(tmp_path: Path) -> None:
     code = """
         import sys
-        from kinoloom.store import Store
+        from kinoloom.store import DATABASE_NAME, Store
         Store.open(sys.argv[1]).close()
         print("alembic" in sys.modules)
     """
@@ -110,7 +116,7 @@ def test_processes_that_open_a_fresh_folder_at_once(tmp_path: Path) -> None:
     # Each waits for a line, so that all open at the same moment.
     code = """
         import sys
-        from kinoloom.store import Store
+        from kinoloom.store import DATABASE_NAME, Store
         import alembic.command, alembic.config
         print("ready", flush=True)
         sys.stdin.readline()
@@ -136,13 +142,13 @@ def test_processes_that_open_a_fresh_folder_at_once(tmp_path: Path) -> None:
             assert connection.execute("SELECT * FROM alembic_version").fetchall() == [(HEAD,)]
 
 
-def test_threads_write_at_once(store: Store) -> None:
+def test_threads_write_at_once(sqlite_store: Store) -> None:
     failures: list[BaseException] = []
 
     def put(number: int) -> None:
         try:
             for index in range(5):
-                store.assets.put_bytes(f"{number} {index}".encode(), "data")
+                sqlite_store.assets.put_bytes(f"{number} {index}".encode(), "data")
         except BaseException as error:
             failures.append(error)
 
@@ -152,7 +158,7 @@ def test_threads_write_at_once(store: Store) -> None:
     for thread in threads:
         thread.join(60)
     assert failures == []
-    with closing(sqlite3.connect(store.home / DATABASE_NAME)) as connection:
+    with closing(sqlite3.connect(sqlite_store.home / DATABASE_NAME)) as connection:
         assert connection.execute("SELECT count(*) FROM assets").fetchone() == (20,)
 
 
@@ -234,11 +240,11 @@ def test_a_damaged_database(tmp_path: Path) -> None:
         store.assets.put_bytes(b"more", "data")
 
 
-def test_a_lost_table(store: Store) -> None:
-    with closing(sqlite3.connect(store.home / DATABASE_NAME)) as connection:
+def test_a_lost_table(sqlite_store: Store) -> None:
+    with closing(sqlite3.connect(sqlite_store.home / DATABASE_NAME)) as connection:
         connection.execute("DROP TABLE measurements")
     with pytest.raises(StoreBroken, match="cannot be read"):
-        store.measurements.recent("cpu", "spark")
+        sqlite_store.measurements.recent("cpu", "spark")
 
 
 def test_a_file_in_place_of_the_folder(tmp_path: Path) -> None:
@@ -254,11 +260,13 @@ def test_a_folder_in_place_of_the_database(tmp_path: Path) -> None:
         Store.open(tmp_path)
 
 
-def test_another_process_that_keeps_the_lock(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kinoloom.store.database.BUSY_SECONDS", 0.0)
+def test_another_process_that_keeps_the_lock(
+    sqlite_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kinoloom.store.sqlite.BUSY_SECONDS", 0.0)
     with (
-        closing(sqlite3.connect(store.home / DATABASE_NAME)) as other,
-        Store.open(store.home) as hurried,
+        closing(sqlite3.connect(sqlite_store.home / DATABASE_NAME)) as other,
+        Store.open(sqlite_store.home) as hurried,
     ):
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(KinoloomError, match="busy"):
@@ -266,8 +274,8 @@ def test_another_process_that_keeps_the_lock(store: Store, monkeypatch: pytest.M
         assert hurried.clips.list() == []  # reading does not wait
 
 
-def test_a_full_database(store: Store) -> None:
-    database = Database.open(store.home / DATABASE_NAME)
+def test_a_full_database(sqlite_store: Store) -> None:
+    database = Database.open(sqlite_store.home / DATABASE_NAME)
 
     def fill() -> None:
         with database.writing() as session:
@@ -283,8 +291,8 @@ def test_a_full_database(store: Store) -> None:
     database.close()
 
 
-def test_a_failed_write_is_undone(store: Store) -> None:
-    database = Database.open(store.home / DATABASE_NAME)
+def test_a_failed_write_is_undone(sqlite_store: Store) -> None:
+    database = Database.open(sqlite_store.home / DATABASE_NAME)
 
     def fail() -> None:
         with database.writing() as session:

@@ -8,11 +8,10 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import create_engine, text
 
-from kinoloom.store import Store
+from kinoloom.store import DATABASE_NAME, Store
 from kinoloom.store import measurements as module
-from kinoloom.store.database import MIGRATIONS
 from kinoloom.store.measurements import Measurement
-from kinoloom.store.store import DATABASE_NAME
+from kinoloom.store.schema import MIGRATIONS
 
 
 def measurement(**values: Any) -> Measurement:

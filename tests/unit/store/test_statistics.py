@@ -9,12 +9,12 @@ from kinoloom.store.cache.bytes import HITS, MISSES
 from kinoloom.store.statistics import hit_rate
 
 
-def test_counts_add_up_and_survive(store: Store) -> None:
+def test_counts_add_up_and_survive(store: Store, database_url: str | None) -> None:
     assert store.statistics.totals() == {}
     store.statistics.add("clips")
     store.statistics.add("clips", 2)
     store.statistics.add(HITS, 5)
-    with Store.open(store.home) as again:
+    with Store.open(store.home, database_url=database_url) as again:
         again.statistics.add("clips", 10)
         assert again.statistics.totals() == {"clips": 13, HITS: 5}
 

@@ -58,9 +58,45 @@ def test_a_pickle_in_place_of_the_weights(folder: Path) -> None:
 def test_another_variant_of_the_weights(folder: Path) -> None:
     vae = folder / "vae"
     (vae / "diffusion_pytorch_model.safetensors").rename(
-        vae / "diffusion_pytorch_model.fp16.safetensors"
+        vae / "diffusion_pytorch_model.bf16.safetensors"
     )
     assert "another variant" in bad(folder)["vae/*.safetensors"][1]
+
+
+def halved(files: dict[str, bytes]) -> dict[str, bytes]:
+    """The files with all weights as the variant fp16, named as diffusers names them."""
+    found = {}
+    for name, content in files.items():
+        if name.endswith(".index.json"):
+            name = name.replace(".index.json", ".index.fp16.json")
+            content = content.replace(b"model-0", b"model.fp16-0")
+        elif "-of-" in name:
+            name = name.replace("model-0", "model.fp16-0")
+        elif name.endswith(".safetensors"):
+            name = name.replace(".safetensors", ".fp16.safetensors")
+        found[name] = content
+    return found
+
+
+def test_weights_that_are_there_in_half_precision_only(tmp_path: Path) -> None:
+    files = halved(pipeline_files())
+    folder = write(tmp_path / "model", files)
+    assert bad(folder) == {}
+    assert {n.path for n in layout.pipeline_needs(folder)} == set(files)
+    assert {layout.variant_in(folder / n) for n in ("transformer", "vae")} == {"fp16"}
+    wanted = layout.components(Path("model_index.json"), INDEX)
+    assert set(layout.select(files, "", wanted)) == set(files)
+    (folder / "transformer/diffusion_pytorch_model.fp16-00002-of-00002.safetensors").unlink()
+    assert [state for state, _ in bad(folder).values()] == ["missing"]
+
+
+def test_full_precision_goes_before_half(tmp_path: Path) -> None:
+    both = halved(pipeline_files()) | pipeline_files()
+    folder = write(tmp_path / "model", both)
+    assert {n.path for n in layout.pipeline_needs(folder)} == set(pipeline_files())
+    assert layout.variant_in(folder / "vae") is None
+    wanted = layout.components(Path("model_index.json"), INDEX)
+    assert set(layout.select(both, "", wanted)) == set(pipeline_files())
 
 
 def test_a_download_that_is_not_finished(folder: Path) -> None:

@@ -13,16 +13,22 @@ import inspect
 import os
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata, util
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from kinoloom.backends.base import Frames, Inputs, Phase, Progress, Readiness, Rendered, Take
+from kinoloom.backends.base import (
+    Frames,
+    Inputs,
+    Phase,
+    Progress,
+    Readiness,
+    Rendered,
+    Take,
+    WhatFits,
+)
 from kinoloom.backends.local import hardware
 from kinoloom.catalog.card import ModelCard
 from kinoloom.config import Settings
@@ -30,6 +36,9 @@ from kinoloom.errors import KinoloomError, MissingPackage, ModelBroken
 from kinoloom.weights.places import Located, locate
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from kinoloom.backends.local.embeddings import EmbeddingCache
     from kinoloom.backends.local.families.base import Family
     from kinoloom.backends.local.parallel import Group
@@ -42,13 +51,23 @@ Report = Callable[[Progress], None]
 
 
 class LocalBackend:
-    """Runs diffusers pipelines in this process, as its share of a render when it is in a group."""
+    """Runs diffusers pipelines in this process, as its share of a render when it is in a group.
+
+    `what_fits` says what to ask for instead where memory runs out; without, hints are general.
+    """
 
     name = "local"
 
-    def __init__(self, settings: Settings, group: Group | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        group: Group | None = None,
+        *,
+        what_fits: WhatFits | None = None,
+    ) -> None:
         self._settings = settings
         self._group = group
+        self._what_fits = what_fits
         self._state: _State | None = None
 
     def readiness(self, card: ModelCard) -> Readiness:
@@ -99,6 +118,23 @@ class LocalBackend:
             state.clear,
             phase=lambda: reached,
             retry=self._group is None,  # alone, since the others are at another point by then
+            instead=partial(self._instead, card),
+        )
+
+    def _instead(self, card: ModelCard, take: Take) -> Sequence[str]:
+        """What to ask for instead of `take`, which ran out of memory."""
+        if self._what_fits is None:
+            return ()
+        from kinoloom.backends.local import device as devices
+
+        where = devices.choose_device(take.device.split()[0])
+        free = hardware.memory(take.device, ours=True)
+        return self._what_fits(
+            card,
+            take,
+            free_bytes=free[0] if free is not None else None,
+            budget_bytes=self._settings.memory_budget,
+            dtype_bytes=devices.choose_dtype(self._settings.dtype, where).itemsize,
         )
 
     @property
@@ -190,7 +226,7 @@ class _State:
         family.prepare(pipe, take, inputs)
         speed.apply_speed(pipe, take.speed, take.steps)
         if self._group is not None:
-            self._group.split(pipe, take, where)
+            self._group.split(pipe, where)
         watch = Watch(pipe, take, family, self._preview(loaded), report)
         # Some schedulers and noise injections draw from the global generator.
         torch.manual_seed(take.seed)
@@ -369,6 +405,8 @@ def arguments_of(
 
 def to_uint8(output: NDArray[np.floating[Any]], card: ModelCard) -> Frames:
     """Float frames in 0..1 as uint8, refused when the model gave numbers that are none."""
+    import numpy as np  # not before: the server asks for readiness, and loads no numpy
+
     if not np.isfinite(output).all():
         raise ModelBroken(
             f"{card.id} gave numbers that are not a picture (NaN).",

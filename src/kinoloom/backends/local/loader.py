@@ -26,6 +26,7 @@ from diffusers import DiffusionPipeline
 from kinoloom.backends.local.sharing import Shared
 from kinoloom.catalog.card import ModelCard, Pipeline
 from kinoloom.errors import InsufficientMemory, ModelBroken
+from kinoloom.weights.layout import variant_in
 from kinoloom.weights.places import Located
 
 _CAUSE_LENGTH = 300
@@ -129,6 +130,7 @@ def _from_pretrained(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
         str(folder),
         dtype=dtype,
         use_safetensors=True,
+        variant=variant_in(folder),
         local_files_only=True,
         output_loading_info=True,
     )

@@ -78,13 +78,16 @@ def run_with_retry(
     phase: Callable[[], Phase | None] = lambda: None,
     tiles: bool = True,
     retry: bool = True,
+    instead: Callable[[Take], Sequence[str]] = lambda _: (),
 ) -> Rendered:
     """What `render` makes of `take`, or once more of the take one level down if memory runs out.
 
     `free` lets go of everything that is loaded; it is called before the second attempt and after a
     failure. `phase` says where the last attempt was. Without `retry` there is only one attempt.
+    `instead` says what to ask for in place of the last take, once everything is let go of.
 
-    Raises InsufficientMemory when neither attempt fits, and every other error of `render` as it is.
+    Raises InsufficientMemory when neither attempt fits, with those hints, and every other error of
+    `render` as it is.
     """
     cause = _attempt(take, render)
     if isinstance(cause, Rendered):
@@ -92,13 +95,13 @@ def run_with_retry(
     lower = next_placement(take, phase(), tiles=tiles) if retry else None
     free()
     if lower is None:
-        raise _no_room(take, (take,), cause)
+        raise _no_room((take,), cause, instead(take))
     second = _attempt(lower, render)
     if isinstance(second, Rendered):
         note = f"Memory ran out with {_how(take)}; it was rendered again with {_how(lower)}."
         return replace(second, placement=lower.placement, notes=(*second.notes, note))
     free()
-    raise _no_room(take, (take, lower), second)
+    raise _no_room((take, lower), second, instead(lower))
 
 
 def _attempt(take: Take, render: Callable[[Take], Rendered]) -> Rendered | str:
@@ -128,11 +131,13 @@ def _how(take: Take) -> str:
     return _NAMES[take.placement] + (", decoded in tiles" if take.tiling else "")
 
 
-def _no_room(take: Take, tried: Sequence[Take], cause: str) -> InsufficientMemory:
+def _no_room(tried: Sequence[Take], cause: str, instead: Sequence[str]) -> InsufficientMemory:
+    take = tried[0]
     attempts = " and then with ".join(_how(t) for t in tried)
+    hints = list(instead) or ["ask for fewer frames or a smaller size"]
     return InsufficientMemory(
         f"{take.device} has too little memory for {take.frames} frames of"
         f" {take.width}x{take.height}: it was tried with {attempts}.",
         cause=cause,
-        hints=["ask for fewer frames or a smaller size", "close other programs that use it"],
+        hints=[*hints, "close other programs that use it"],
     )

@@ -19,11 +19,12 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cache
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import diffusers
@@ -33,10 +34,10 @@ from diffusers.models._modeling_parallel import ContextParallelConfig, ParallelC
 from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
 from torch._C._distributed_c10d import Store, TCPStore
 
-from kinoloom.backends.base import Inputs, Progress, Rendered, Take
+from kinoloom.backends.base import Inputs, Progress, Rendered, Take, WhatFits
 from kinoloom.backends.local.backend import LocalBackend, Report
 from kinoloom.backends.local.memory_errors import is_out_of_memory
-from kinoloom.backends.local.speed import denoisers
+from kinoloom.backends.local.speed import DENOISERS, denoisers
 from kinoloom.catalog.card import ModelCard
 from kinoloom.config import Settings, load_settings
 from kinoloom.errors import (
@@ -46,6 +47,8 @@ from kinoloom.errors import (
     KinoloomError,
     Problem,
 )
+from kinoloom.weights.files import read_json
+from kinoloom.weights.places import Located, locate
 
 _ALONE = "run one job a GPU instead, without a launcher: KINOLOOM_DEVICE=cuda:0, cuda:1, ..."
 _RENDER, _FAILED, _DONE = "kinoloom/render", "kinoloom/failed", "kinoloom/done"
@@ -141,13 +144,43 @@ class Group:
         tensors, known = _from_first((_moved(found[0], "cpu"), found[1]))
         return _moved(tensors, device), known
 
-    def split(self, pipe: Any, take: Take, device: torch.device) -> None:
+    def check(self, take: Take, card: ModelCard, located: Located) -> None:
+        """Raise InvalidRequest for what cannot be divided among the processes; loads nothing."""
+        problems = []
+        together = f"in {self.here.size} processes"
+        if not card.acceleration.parallel:
+            allowed = f"one whose card says that it can be divided {together}"
+            problems.append(Problem("model", card.id, allowed))
+        if take.placement != "resident":
+            allowed = f"resident {together}: each holds all weights"
+            problems.append(Problem("placement", take.placement, allowed))
+        if take.speed.cache is not None:
+            # Each would judge by its own share what to leave out, and wait for the others forever.
+            allowed = f"none {together}: ask for acceleration lossless"
+            problems.append(Problem("step cache", take.speed.cache.kind, allowed))
+        active, _ = _AttentionBackendRegistry.get_active_backend()
+        attention = AttentionBackendName(take.speed.attention or active)
+        if not _AttentionBackendRegistry._is_context_parallel_available(attention):
+            allowed = f"one that can be divided {together}: ask for acceleration lossless"
+            problems.append(Problem("attention", attention.value, allowed))
+        problems += self._uneven(heads_of(located))
+        self._refuse(problems)
+
+    def split(self, pipe: Any, device: torch.device) -> None:
         """Divide the pipeline's denoisers among the processes, unless they are already.
 
-        Raises InvalidRequest where that cannot be done.
+        Raises InvalidRequest where a card promised what its weights turn out not to allow.
         """
-        self._check(pipe, take)
-        for _, module in denoisers(pipe):
+        modules: list[Any] = [module for _, module in denoisers(pipe)]
+        problems = []
+        for module in modules:
+            if getattr(module, "_cp_plan", None) is None:
+                allowed = f"one that diffusers {diffusers.__version__} can divide"
+                problems.append(Problem("model", type(module).__name__, allowed))
+            else:
+                problems += self._uneven([module.config.num_attention_heads])
+        self._refuse(problems)
+        for module in modules:
             if getattr(module, "_parallel_config", None) is None:
                 self._divide(module, device)
 
@@ -185,32 +218,15 @@ class Group:
         with suppress(RuntimeError, ValueError):  # the launcher has ended them then
             self._store.set(_DONE, "")
 
-    def _check(self, pipe: Any, take: Take) -> None:
-        problems = []
-        together = f"in {self.here.size} processes"
-        if take.placement != "resident":
-            allowed = f"resident {together}: each holds all weights"
-            problems.append(Problem("placement", take.placement, allowed))
-        if take.speed.cache is not None:
-            # Each would judge by its own share what to leave out, and wait for the others forever.
-            allowed = f"none {together}: ask for acceleration lossless"
-            problems.append(Problem("step cache", take.speed.cache.kind, allowed))
-        active, _ = _AttentionBackendRegistry.get_active_backend()
-        attention = AttentionBackendName(take.speed.attention or active)
-        if not _AttentionBackendRegistry._is_context_parallel_available(attention):
-            allowed = f"one that can be divided {together}: ask for acceleration lossless"
-            problems.append(Problem("attention", attention.value, allowed))
-        module: Any
-        for _, module in denoisers(pipe):
-            name = type(module).__name__
-            if getattr(module, "_cp_plan", None) is None:
-                allowed = f"one that diffusers {diffusers.__version__} can divide {together}"
-                problems.append(Problem("model", name, allowed))
-            elif (heads := module.config.num_attention_heads) % self.here.size:
-                allowed = f"a divisor of the {heads} attention heads of {name}"
-                problems.append(Problem("processes", self.here.size, allowed))
+    def _uneven(self, heads: Iterable[int]) -> list[Problem]:
+        """What is wrong with attention heads that cannot be dealt out evenly."""
+        allowed = "a divisor of the {} attention heads"
+        size = self.here.size
+        return [Problem("processes", size, allowed.format(n)) for n in {*heads} if n % size]
+
+    def _refuse(self, problems: Sequence[Problem]) -> None:
         if problems:
-            message = f"This cannot be rendered {together} together."
+            message = f"This cannot be rendered in {self.here.size} processes together."
             raise InvalidRequest(problems, message=message, hints=[_ALONE])
 
     def _divide(self, module: Any, device: torch.device) -> None:
@@ -236,15 +252,19 @@ class Group:
 class FirstBackend(LocalBackend):
     """Renders as `LocalBackend` does, together with the processes that follow this one."""
 
-    def __init__(self, settings: Settings, group: Group) -> None:
-        super().__init__(settings, group)
+    def __init__(
+        self, settings: Settings, group: Group, *, what_fits: WhatFits | None = None
+    ) -> None:
+        super().__init__(settings, group, what_fits=what_fits)
         self._others = group
 
     def render(self, take: Take, card: ModelCard, inputs: Inputs, report: Report) -> Rendered:
         """Render `take` in all processes; see `Backend.render`.
 
-        Whatever stops it ends the others too: nothing brings them back into step.
+        What cannot be divided is refused before the others hear of it. Whatever stops the render
+        later ends the others too: nothing brings them back into step.
         """
+        self._others.check(take, card, locate(card, self._settings))
         raised: BaseException | None = None
 
         def reporting(progress: Progress) -> None:
@@ -265,6 +285,18 @@ class FirstBackend(LocalBackend):
             if found is None:
                 raise
             raise found from error
+
+
+def heads_of(located: Located) -> list[int]:
+    """The attention heads of the denoisers, from their configurations; of those that have one."""
+    found = []
+    for name in DENOISERS:
+        place = located.parts.get(name) or (located.folder or located.config or Path()) / name
+        file = place / "config.json"
+        if file.is_file():
+            heads = read_json(file).get("num_attention_heads")
+            found += [heads] if isinstance(heads, int) else []
+    return found
 
 
 def _follow(group: Group) -> NoReturn:

@@ -85,13 +85,18 @@ def clean_latents(
 ) -> torch.Tensor:
     """What the model takes the finished latents to be, after step `index` from `before` to `after`.
 
-    Where neither the scheduler nor its solver's way from `before` tells, `after` itself.
+    `index` counts the steps of the render; a scheduler that counts its own goes before, since a
+    second stage begins in the middle of its schedule. Where neither the scheduler nor its solver's
+    way from `before` tells, `after` itself.
     """
     outputs = [x for x in getattr(scheduler, "model_outputs", []) if torch.is_tensor(x)]
     if outputs and outputs[-1].shape == after.shape:  # multistep solvers keep their estimates
         return outputs[-1]
     if before is None or before.shape != after.shape:
         return after
+    begun = getattr(scheduler, "step_index", None)
+    if begun:
+        index = begun - 1
     if isinstance(scheduler, _STRAIGHT):
         sigmas = scheduler.sigmas
         return clean_estimate(before, after, float(sigmas[index]), float(sigmas[index + 1]))

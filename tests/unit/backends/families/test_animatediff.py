@@ -26,7 +26,7 @@ from tiny_models.animatediff import (
     references_folder,
     write_animatediff,
 )
-from tiny_models.drive import decoded, load, noise, render, take
+from tiny_models.drive import decoded, load, noise, render, take_of
 
 _NONE = SimpleNamespace(hooks={})
 DDIM = Scheduler.model_validate(
@@ -60,7 +60,7 @@ def pipe(folder: Path) -> Any:
 
 
 def test_words_change_the_clip_and_the_negative_ones_too(pipe: Any, one_thread: None) -> None:
-    wanted = take(frames=4, scheduler=DDIM)
+    wanted = take_of(frames=4, scheduler=DDIM)
     red, latents = render(FAMILY, pipe, wanted)
     assert red.shape == (4, 64, 64, 3)
     assert [tuple(x.shape) for x in latents] == [(4, 4, 8, 8)] * 2
@@ -68,33 +68,33 @@ def test_words_change_the_clip_and_the_negative_ones_too(pipe: Any, one_thread: 
     assert np.array_equal(red, again)
     assert np.abs(red[0] - red[1]).mean() > 0.005  # it moves
     for changes in ({"prompt": "a blue square"}, {"negative": "a blue square"}):
-        other, _ = render(FAMILY, pipe, take(frames=4, scheduler=DDIM, **changes))
+        other, _ = render(FAMILY, pipe, take_of(frames=4, scheduler=DDIM, **changes))
         assert np.abs(red - other).mean() > 0.005
 
 
 def test_embeddings_give_what_the_prompt_gives(folder: Path, pipe: Any, one_thread: None) -> None:
-    wanted = take(frames=4, scheduler=DDIM)
+    wanted = take_of(frames=4, scheduler=DDIM)
     given, latents = render(FAMILY, pipe, wanted)
     words = {"prompt": wanted.prompt, "negative_prompt": wanted.negative}
-    own, _ = render(FAMILY, pipe, wanted, embeddings=words)
+    own, _ = render(FAMILY, pipe, wanted, words=words)
     assert np.array_equal(given, own)
     reader = load(folder, unet=None, vae=None, motion_adapter=None, cls=AnimateDiffPipeline)
     writer = AnimateDiffPipeline(**(pipe.components | {"text_encoder": None, "tokenizer": None}))
     writer.set_progress_bar_config(disable=True)
     read = FAMILY.encode(reader, wanted, {})
-    apart, _ = render(FAMILY, writer, wanted, embeddings=read)
+    apart, _ = render(FAMILY, writer, wanted, words=read)
     np.testing.assert_allclose(given, apart, atol=1e-6)  # other addresses, other rounding
     np.testing.assert_allclose(given, decoded(pipe, latents[-1]), atol=1e-5)
 
 
 def test_without_guidance_there_is_no_negative_prompt(pipe: Any) -> None:
-    assert set(FAMILY.encode(pipe, take(guidance=1.0), {})) == {"prompt_embeds"}
+    assert set(FAMILY.encode(pipe, take_of(guidance=1.0), {})) == {"prompt_embeds"}
 
 
 def test_a_reference_changes_the_clip_and_leaves_nothing_behind(
     pipe: Any, one_thread: None
 ) -> None:
-    wanted = take(frames=4, scheduler=DDIM)
+    wanted = take_of(frames=4, scheduler=DDIM)
     plain, _ = render(FAMILY, pipe, wanted)
     steered = [
         render(FAMILY, pipe, wanted, Inputs(references=pictures))[0]
@@ -108,11 +108,11 @@ def test_a_reference_changes_the_clip_and_leaves_nothing_behind(
 
 
 def test_an_encoded_reference_is_the_picture_itself(pipe: Any, one_thread: None) -> None:
-    wanted, inputs = take(frames=4, scheduler=DDIM), Inputs(references=(noise(1),))
+    wanted, inputs = take_of(frames=4, scheduler=DDIM), Inputs(references=(noise(1),))
     given, _ = render(FAMILY, pipe, wanted, inputs)
     known = FAMILY.arguments(pipe, wanted, inputs)["ip_adapter_image_embeds"]
     assert FAMILY.arguments(pipe, wanted, inputs)["ip_adapter_image_embeds"] is known
-    unguided = take(guidance=1.0, frames=4)
+    unguided = take_of(guidance=1.0, frames=4)
     assert [len(x) for x in known] == [2]
     lone = FAMILY.arguments(pipe, unguided, inputs)["ip_adapter_image_embeds"]
     assert [len(x) for x in lone] == [1]
@@ -124,23 +124,23 @@ def test_an_encoded_reference_is_the_picture_itself(pipe: Any, one_thread: None)
 def test_a_card_without_an_adapter_cannot_take_references(pipe: Any) -> None:
     parts, pipe.parts = pipe.parts, {}
     try:
-        FAMILY.prepare(pipe, take(frames=4), Inputs())
+        FAMILY.prepare(pipe, take_of(frames=4), Inputs())
         with pytest.raises(ModelBroken, match="reference") as caught:
-            FAMILY.prepare(pipe, take(frames=4), Inputs(references=(noise(1),)))
+            FAMILY.prepare(pipe, take_of(frames=4), Inputs(references=(noise(1),)))
     finally:
         pipe.parts = parts
     assert "ip_adapter" in (caught.value.cause or "")
 
 
 def test_a_long_clip_goes_through_windows(pipe: Any, one_thread: None) -> None:
-    short = take(frames=16, scheduler=DDIM)
+    short = take_of(frames=16, scheduler=DDIM)
     before, _ = render(FAMILY, pipe, short)
-    wanted = take(frames=18, scheduler=DDIM)
+    wanted = take_of(frames=18, scheduler=DDIM)
     long, latents = render(FAMILY, pipe, wanted)
     assert long.shape == (18, 64, 64, 3)
     assert latents[-1].shape == (4, 18, 8, 8)
     assert _kinds(pipe) == {FreeNoiseTransformerBlock}
-    other, _ = render(FAMILY, pipe, take(frames=18, scheduler=DDIM, prompt="a blue box"))
+    other, _ = render(FAMILY, pipe, take_of(frames=18, scheduler=DDIM, prompt="a blue box"))
     assert np.abs(long - other).mean() > 0.005
     after, _ = render(FAMILY, pipe, short)
     assert _kinds(pipe) == {BasicTransformerBlock}
@@ -148,7 +148,7 @@ def test_a_long_clip_goes_through_windows(pipe: Any, one_thread: None) -> None:
 
 
 def test_windows_are_those_of_diffusers(folder: Path, pipe: Any, one_thread: None) -> None:
-    wanted = take(frames=18, scheduler=DDIM)
+    wanted = take_of(frames=18, scheduler=DDIM)
     ours, _ = render(FAMILY, pipe, wanted)
     fresh = AnimateDiffPipeline.from_pretrained(
         str(folder), motion_adapter=MotionAdapter.from_pretrained(str(motion_folder(folder)))
@@ -158,7 +158,7 @@ def test_windows_are_those_of_diffusers(folder: Path, pipe: Any, one_thread: Non
     fresh.enable_free_noise(context_length=16, context_stride=4)
     theirs = fresh(
         prompt=wanted.prompt,
-        negative_prompt="",
+        negative_prompt=wanted.negative,
         num_frames=18,
         width=64,
         height=64,
@@ -175,7 +175,7 @@ def test_a_motion_lora_survives_windows_and_references(
 ) -> None:
     file = tmp_path / "zoom-in.safetensors"
     save_file(_motion_lora(pipe.unet), file)
-    short, long = take(frames=4, scheduler=DDIM), take(frames=17, scheduler=DDIM)
+    short, long = take_of(frames=4, scheduler=DDIM), take_of(frames=17, scheduler=DDIM)
     plain, _ = render(FAMILY, pipe, short)
     plain_long, _ = render(FAMILY, pipe, long)
     apply_loras(pipe, [Lora("zoom-in", file, component="unet")])
@@ -194,7 +194,7 @@ def test_a_motion_lora_survives_windows_and_references(
 def test_the_step_cache_leaves_the_motion_modules_alone(pipe: Any, one_thread: None) -> None:
     card = Catalog.load().get("animatediff")
     assert card.acceleration.balanced is not None
-    wanted = take(frames=4, scheduler=DDIM, steps=8)
+    wanted = take_of(frames=4, scheduler=DDIM, steps=8)
     plain, _ = render(FAMILY, pipe, wanted)
     try:
         speed.apply_speed(pipe, Speed(cache=card.acceleration.balanced), wanted.steps)

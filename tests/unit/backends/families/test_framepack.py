@@ -10,7 +10,7 @@ from kinoloom.backends.base import Inputs
 from kinoloom.backends.local.families.framepack import FAMILY
 from kinoloom.catalog.card import ModelCard
 from kinoloom.catalog.loader import Catalog
-from tiny_models.driven import differ, output_of, plain, take_of
+from tiny_models.drive import differ, output_of, plain, take_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SMALL = {"width": 32, "height": 32, "frames": 37, "guidance": 9.0}

@@ -13,7 +13,7 @@ from kinoloom.backends.local.families import images
 from kinoloom.backends.local.families.hunyuan_video15 import FAMILY
 from kinoloom.catalog.loader import Catalog
 from kinoloom.catalog.reading import read_cards
-from tiny_models.driven import differ, output_of, plain, take_of
+from tiny_models.drive import differ, output_of, plain, take_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SMALL = {"frames": 5, "guidance": 6.0}
@@ -85,20 +85,20 @@ def test_words_are_encoded_without_what_renders(catalog: Catalog, pipe: Any) -> 
     assert all(torch.equal(found[name], whole[name]) for name in whole)
 
 
-def test_the_schedulers_results_become_raw_latents(pipe: Any) -> None:
+def test_the_schedulers_results_become_raw_latents(
+    pipe: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     take, seen = take_of(**SMALL), []
-    step = pipe.scheduler.step
+    kind = type(pipe.scheduler)
+    step = kind.step
 
     def watched(*args: Any, **kwargs: Any) -> Any:
         result = step(*args, **kwargs)
         seen.append(FAMILY.latents(pipe, take, result[0]))
         return result
 
-    pipe.scheduler.step = watched
-    try:
-        frames = FAMILY.frames(output_of(FAMILY, pipe, take))
-    finally:
-        del pipe.scheduler.step
+    monkeypatch.setattr(kind, "step", watched)
+    frames = FAMILY.frames(output_of(FAMILY, pipe, take))
     assert not FAMILY.has_callback
     assert [tuple(x.shape) for x in seen] == [(4, 2, 4, 4)] * FAMILY.steps(pipe, take)
     with torch.inference_mode():

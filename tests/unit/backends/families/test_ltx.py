@@ -11,7 +11,7 @@ from kinoloom.backends.base import Inputs, Keyframe, Take
 from kinoloom.backends.local.families.ltx import FAMILY
 from kinoloom.catalog.card import ModelCard
 from kinoloom.catalog.loader import Catalog
-from tiny_models.driven import NOTHING, differ, output_of, plain, take_of
+from tiny_models.drive import NOTHING, differ, output_of, plain, take_of
 
 Render = Callable[..., Any]
 

@@ -5,12 +5,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from kinoloom.backends.base import Inputs
+from kinoloom.backends.base import Inputs, Keyframe
 from kinoloom.backends.local.families.ltx2 import FAMILY
 from kinoloom.catalog.card import ModelCard
 from kinoloom.catalog.loader import Catalog
-from tiny_models.driven import differ, output_of, plain, take_of
+from tiny_models.drive import differ, output_of, plain, take_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -92,8 +93,14 @@ def test_without_guidance_there_is_one_pass_a_step(card: ModelCard, pipe: Any) -
 def test_pinned_noise_levels_are_taken_as_they_are(card: ModelCard) -> None:
     pipe, fixed = load(card, "t2v"), card.pipelines["t2v"].arguments
     take = take_of(guidance=1.0, timesteps=(1000, 725))
-    output_of(FAMILY, pipe, take, fixed=fixed, timesteps=[1000, 725])
-    assert pipe.scheduler.sigmas.tolist() == pytest.approx([1.0, 0.725, 0.0])
+    levels = []
+
+    def watch(pipe: Any, index: int, t: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        levels.append(pipe.scheduler.sigmas.tolist())
+        return tensors
+
+    output_of(FAMILY, pipe, take, fixed=fixed, timesteps=[1000, 725], callback_on_step_end=watch)
+    assert levels == [pytest.approx([1.0, 0.725, 0.0])] * 2
 
 
 def test_a_picture_is_the_first_frame(card: ModelCard) -> None:
@@ -103,3 +110,38 @@ def test_a_picture_is_the_first_frame(card: ModelCard) -> None:
         for c in (220, 20)
     )
     assert differ(bright, dark) > 0.01
+
+
+def test_pictures_matter_at_later_frames(card: ModelCard) -> None:
+    pipe, fixed = load(card, "flf2v"), card.pipelines["flf2v"].arguments
+    take = take_of(task="flf2v", frames=17)
+    seen = []
+
+    def watch(_: Any, index: int, __: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        seen.append(FAMILY.latents(pipe, take, tensors["latents"]))
+        return tensors
+
+    def frames(inputs: Inputs, **more: Any) -> np.ndarray[Any, Any]:
+        return FAMILY.frames(output_of(FAMILY, pipe, take, inputs, fixed, **more))
+
+    ends = {"image": plain(220), "last_image": plain(20)}
+    first = frames(Inputs(**ends), callback_on_step_end=watch)
+    assert [tuple(x.shape) for x in seen] == [(4, 3, 2, 2)] * FAMILY.steps(pipe, take)
+    # The clip's own cells are shown, not those of the conditions behind them.
+    with torch.inference_mode():
+        decoded = pipe.vae.decode(seen[-1][None], None, return_dict=False)[0]
+    own = pipe.video_processor.postprocess_video(decoded, output_type="np")[0]
+    assert np.allclose(first, own, atol=1e-4)
+    assert differ(first, frames(Inputs(**(ends | {"last_image": plain(220)})))) > 0.001
+    key = Inputs(**ends, keyframes=(Keyframe(8, plain(120)),))
+    assert differ(first, frames(key)) > 0.001
+
+
+@pytest.mark.parametrize(("frame", "latent"), [(0, 0), (1, 1), (8, 1), (9, 2), (16, 2)])
+def test_a_picture_goes_to_the_latent_frame_that_its_own_is_in(
+    card: ModelCard, pipe: Any, frame: int, latent: int
+) -> None:
+    key = Inputs(image=plain(1), keyframes=(Keyframe(frame, plain(2)),))
+    conditions = FAMILY.media(pipe, take_of(frames=17), key)["conditions"]
+    assert conditions[-1].index == latent
+    assert len(conditions) == (1 if frame == 0 else 2)

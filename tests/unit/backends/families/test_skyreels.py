@@ -14,7 +14,7 @@ from kinoloom.backends.local.families.skyreels import OVERLAP, windows_of
 from kinoloom.errors import ModelBroken
 from kinoloom.request import Task
 from tiny_models import skyreels
-from tiny_models.bare import CONTEXT, Bare, given
+from tiny_models.drive import CONTEXT, Bare, given
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -16,7 +16,7 @@ from kinoloom.catalog.card import ModelCard
 from kinoloom.catalog.reading import read_cards
 from kinoloom.request import Task
 from tiny_models import shipped, wan
-from tiny_models.bare import Bare, given
+from tiny_models.drive import Bare, given
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -50,8 +50,8 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Open:
 
 def test_every_packaged_task_has_a_tiny_model() -> None:
     tested = {
-        (shipped.card(file, model).pipelines[task].class_name, task)
-        for name, (_, file, model) in wan.VARIANTS.items()
+        (shipped.card(model).pipelines[task].class_name, task)
+        for name, (_, model) in wan.VARIANTS.items()
         for tiny, task in TASKS
         if tiny == name
     }
@@ -157,7 +157,7 @@ def test_both_experts_make_steps(bare: Open, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize("model", ["wan-2.1-t2v-14b", "wan-2.2-i2v-a14b"])
 def test_few_steps_are_the_plain_ones_of_the_distillation(model: str) -> None:
-    preset = shipped.card(model[:7], model).presets["lightx2v-4"]
+    preset = shipped.card(model).presets["lightx2v-4"]
     assert preset.scheduler is not None
     solver = UniPCMultistepScheduler.from_config(
         wan.scheduler(3.0).config, flow_shift=preset.shift, **preset.scheduler.settings
@@ -178,7 +178,7 @@ def test_few_steps_are_the_plain_ones_of_the_distillation(model: str) -> None:
 
 def test_vace_uses_no_cache_that_adds_its_control_twice() -> None:
     for model in ("wan-2.1-vace-1.3b", "wan-2.1-vace-14b"):
-        speed = shipped.card("wan-2.1", model).acceleration
+        speed = shipped.card(model).acceleration
         kinds = {cache.kind for cache in (speed.balanced, speed.fast) if cache is not None}
         assert kinds == {"taylor_seer"}
 

@@ -18,7 +18,7 @@ from diffusers import LTXLatentUpsamplePipeline
 from diffusers.pipelines.ltx.modeling_latent_upsampler import LTXLatentUpsamplerModel
 from diffusers.pipelines.ltx.pipeline_ltx_condition import LTXVideoCondition
 
-from kinoloom.backends.base import Inputs, Take
+from kinoloom.backends.base import Frame, Inputs, Take
 from kinoloom.backends.local.families.base import Family, picture, token_limit
 
 UPSAMPLER = "latent_upsampler"
@@ -61,15 +61,9 @@ class LTX(Family):
         if inputs.video is not None:
             frames = [picture(frame) for frame in inputs.video]
             conditions.append(LTXVideoCondition(video=frames, frame_index=0))
-        pictures = {}
-        if inputs.image is not None:
-            pictures[0] = inputs.image
-        if inputs.last_image is not None:
-            pictures[take.frames - 1] = inputs.last_image
-        pictures |= {key.index: key.image for key in inputs.keyframes}
         conditions += [
             LTXVideoCondition(image=picture(image), frame_index=index)
-            for index, image in sorted(pictures.items())
+            for index, image in pictures_at(take, inputs)
         ]
         return {"conditions": conditions} if conditions else {}
 
@@ -117,14 +111,32 @@ def encode_masked(
     return found
 
 
+def pictures_at(take: Take, inputs: Inputs) -> list[tuple[int, Frame]]:
+    """All given pictures with the frames that they are for, in order."""
+    pictures = {}
+    if inputs.image is not None:
+        pictures[0] = inputs.image
+    if inputs.last_image is not None:
+        pictures[take.frames - 1] = inputs.last_image
+    pictures |= {key.index: key.image for key in inputs.keyframes}
+    return sorted(pictures.items(), key=lambda item: item[0])
+
+
+def cells(pipe: Any, take: Take) -> tuple[int, int, int]:
+    """Frames, rows and columns of the take's latents."""
+    return (
+        (take.frames - 1) // pipe.vae_temporal_compression_ratio + 1,
+        take.height // pipe.vae_spatial_compression_ratio,
+        take.width // pipe.vae_spatial_compression_ratio,
+    )
+
+
 def unpack(pipe: Any, take: Take, latents: torch.Tensor) -> torch.Tensor:
     """Tokens [B, S, C] as the clip's raw latents [C, F, h, w]; the clip's own are the last ones.
 
     Fewer tokens than the clip has cells are those of a first stage at half its size.
     """
-    frames = (take.frames - 1) // pipe.vae_temporal_compression_ratio + 1
-    height = take.height // pipe.vae_spatial_compression_ratio
-    width = take.width // pipe.vae_spatial_compression_ratio
+    frames, height, width = cells(pipe, take)
     if latents.shape[1] < frames * height * width:
         height, width = height // 2, width // 2
     tokens = latents[:1, -frames * height * width :].float()

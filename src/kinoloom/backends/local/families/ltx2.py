@@ -1,21 +1,26 @@
 """What is peculiar to LTX-2 (Lightricks, arXiv:2601.03233)?
 
-It makes sound together with the pictures, and guides the two apart. Its embeddings are those of
-every layer of a large text encoder, which the pipeline wants padded to a thousand tokens: 400 MB in
-half precision, nearly all of it padding. They are kept without it.
+It makes sound together with the pictures, and guides the two apart. Given pictures are conditions
+at latent frames: in the first one they take the place of the noise, for later ones they are tokens
+behind the clip's own.
+
+Its embeddings are those of every layer of a large text encoder, which the pipeline wants padded to
+a thousand tokens: 400 MB in half precision, nearly all of it padding. They are kept without it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from diffusers.pipelines.ltx2 import LTX2VideoCondition
 
 from kinoloom.backends.base import Audio, Inputs, Take
-from kinoloom.backends.local.families.base import Family
-from kinoloom.backends.local.families.ltx import encode_masked, unpack
+from kinoloom.backends.local.families.base import Family, picture
+from kinoloom.backends.local.families.ltx import cells, encode_masked, pictures_at, unpack
 
 _UNGUIDED = {
     "stg_scale": 0.0,
@@ -33,7 +38,7 @@ _WORDS = ("prompt_embeds", "prompt_attention_mask")
 
 
 class LTX2(Family):
-    """LTX-2, from words or a first picture."""
+    """LTX-2, from words or pictures at any frame."""
 
     text_components: ClassVar[tuple[str, ...]] = (
         "text_encoder",
@@ -75,9 +80,18 @@ class LTX2(Family):
         found = super().arguments(pipe, take, inputs) | {"frame_rate": take.fps}
         return found if take.guidance > 1 else found | _UNGUIDED
 
+    def media(self, pipe: Any, take: Take, inputs: Inputs) -> dict[str, Any]:
+        """All given pictures as conditions at the latent frames that theirs are in."""
+        ratio = pipe.vae_temporal_compression_ratio
+        conditions = [
+            LTX2VideoCondition(frames=picture(image), index=-(-frame // ratio))
+            for frame, image in pictures_at(take, inputs)
+        ]
+        return {"conditions": conditions} if conditions else {}
+
     def latents(self, pipe: Any, take: Take, latents: torch.Tensor) -> torch.Tensor:
         """The clip's raw latents [C, F, h, w] of the callback's tokens [B, S, C]."""
-        return unpack(pipe, take, latents)
+        return unpack(pipe, take, latents[:, : math.prod(cells(pipe, take))])
 
     def audio(self, pipe: Any, output: Any) -> Audio | None:
         """The sound of the vocoder, at its rate."""

@@ -1,4 +1,4 @@
-"""Parts of the tiny image models: CLIP in text and pictures, the VAE, the IP-Adapter, the cards.
+"""Parts of the tiny models: T5 and CLIP, the VAE of images, the IP-Adapter.
 
 A fresh text or image encoder gives nearly the same for everything, and a fresh UNet hardly looks at
 it. The weights are scaled so that words and pictures change what comes out.
@@ -6,26 +6,25 @@ it. The weights are scaled so that words and pictures change what comes out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from diffusers import AutoencoderKL
 from safetensors.torch import save_file
-from tokenizers.pre_tokenizers import ByteLevel
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
-    CLIPTokenizer,
     CLIPVisionConfig,
     CLIPVisionModelWithProjection,
+    T5Config,
+    T5EncoderModel,
 )
 
-from kinoloom.catalog.loader import Catalog
+from tiny_models import words
 
 VISION_SIDE = 32  # pixels that the IP-Adapter's image encoder looks at
 
@@ -38,18 +37,30 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def tokenizer() -> CLIPTokenizer:
-    """CLIP's tokenizer without merges: one token a letter."""
-    letters = sorted(ByteLevel.alphabet())
-    words = [*letters, *(f"{c}</w>" for c in letters), "<|startoftext|>", "<|endoftext|>"]
-    return CLIPTokenizer(
-        vocab={word: i for i, word in enumerate(words)}, merges=[], model_max_length=77
+def t5(width: int, tokens: int, kind: Any = T5EncoderModel, config: Any = T5Config) -> Any:
+    """T5's encoder of one layer for a vocabulary of `tokens`; `kind` may be one like it."""
+    encoder = kind(
+        config(
+            vocab_size=tokens,
+            d_model=width,
+            d_kv=8,
+            num_heads=2,
+            d_ff=width,
+            num_layers=1,
+            feed_forward_proj="gated-gelu",
+            pad_token_id=0,
+            eos_token_id=1,
+        )
     )
+    with torch.no_grad():
+        # What comes out of a fresh text encoder is nearly nothing.
+        encoder.shared.weight.normal_(0.0, 1.0)
+    return encoder.eval()
 
 
-def text_encoder(width: int, *, projected: bool = False) -> Any:
+def clip(width: int, *, projected: bool = False) -> Any:
     """CLIP's text encoder; the projected one gives a pooled vector as SDXL's second does."""
-    vocabulary = len(ByteLevel.alphabet()) * 2 + 2
+    vocabulary = len(words.clip())
     config = CLIPTextConfig(
         vocab_size=vocabulary,
         hidden_size=width,
@@ -63,10 +74,10 @@ def text_encoder(width: int, *, projected: bool = False) -> Any:
         pad_token_id=vocabulary - 1,
     )
     model = CLIPTextModelWithProjection(config) if projected else CLIPTextModel(config)
-    return scaled(model.eval())
+    return loud(model.eval())
 
 
-def vision_encoder(width: int, side: int = VISION_SIDE) -> CLIPVisionModelWithProjection:
+def clip_vision(width: int, side: int = VISION_SIDE) -> CLIPVisionModelWithProjection:
     """CLIP's image encoder, which gives [1, width]."""
     config = CLIPVisionConfig(
         hidden_size=width,
@@ -77,7 +88,7 @@ def vision_encoder(width: int, side: int = VISION_SIDE) -> CLIPVisionModelWithPr
         patch_size=side // 4,
         projection_dim=width,
     )
-    model: CLIPVisionModelWithProjection = scaled(CLIPVisionModelWithProjection(config).eval())
+    model: CLIPVisionModelWithProjection = loud(CLIPVisionModelWithProjection(config).eval())
     return model
 
 
@@ -93,13 +104,17 @@ def vae(**config: Any) -> AutoencoderKL:
     return AutoencoderKL(**(values | config)).eval()
 
 
-def scaled(model: Any) -> Any:
-    """The model with every matrix at unit gain and every embedding at unit size."""
-    for module in model.modules():
-        if isinstance(module, torch.nn.Embedding):
-            module.weight.normal_(0.0, 1.0)
-        elif isinstance(module, torch.nn.Linear | torch.nn.Conv2d | torch.nn.Conv3d):
-            module.weight.normal_(0.0, module.weight[0].numel() ** -0.5)
+def loud(model: Any) -> Any:
+    """The model with every matrix at unit gain and every embedding at unit size.
+
+    What comes out of fresh weights hardly depends on what goes in.
+    """
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, torch.nn.Embedding):
+                module.weight.normal_(0.0, 1.0)
+            elif isinstance(module, torch.nn.Linear | torch.nn.Conv2d | torch.nn.Conv3d):
+                module.weight.normal_(0.0, module.weight[0].numel() ** -0.5)
     return model
 
 
@@ -124,25 +139,4 @@ def write_adapter(folder: Path, name: str, unet: Any, width: int) -> None:
             tensors[key] = torch.randn(size, across) * across**-0.5
     folder.mkdir(parents=True)
     save_file(tensors, folder / name)
-    vision_encoder(width).save_pretrained(folder / "image_encoder")
-
-
-def write_card(folder: Path, packaged: str, name: str, **changes: Any) -> None:
-    """A user's card ``name``: the packaged one with changes, without its repositories' presets."""
-    card = Catalog.load().get(packaged)
-    values: dict[str, Any] = card.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-    for key in ("presets", "timing", "memory", "notes", "unverified", "suggests"):
-        values.pop(key, None)
-    merged = _merged(values, {"id": name, "title": name, **changes})
-    text = yaml.safe_dump(merged, sort_keys=False)
-    folder.joinpath(f"{name}.yaml").write_text(text, encoding="utf-8")
-
-
-def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with `changes`; ``source`` is replaced, other mappings are merged."""
-    found = dict(base)
-    for key, value in changes.items():
-        if key != "source" and isinstance(value, dict) and isinstance(found.get(key), dict):
-            value = {**found[key], **value}
-        found[key] = value
-    return found
+    clip_vision(width).save_pretrained(folder / "image_encoder")

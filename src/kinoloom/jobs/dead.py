@@ -1,0 +1,72 @@
+"""Which workers are gone, and what becomes of the jobs that they had?"""
+
+from __future__ import annotations
+
+import socket
+
+from kinoloom.config import Settings
+from kinoloom.errors import WorkerUnavailable
+from kinoloom.jobs.locks import is_locked, lock_file
+from kinoloom.jobs.queues import OWN
+from kinoloom.store.jobs import JobRecord, JobState
+from kinoloom.store.store import Store
+from kinoloom.store.workers import WorkerRecord
+
+MAX_DEATHS = 3
+"""A job that this many workers died with is not given to another one."""
+
+
+def live_workers(store: Store, settings: Settings) -> list[WorkerRecord]:
+    """The workers that are there: of this machine by their locks, of others by their last sign."""
+    return [w for w in store.workers.live(settings.worker_ttl) if not _lock_is_free(w, settings)]
+
+
+def dead_workers(store: Store, settings: Settings) -> list[WorkerRecord]:
+    """The workers that are gone: those of this machine at once, others after their time to live."""
+    ttl = settings.worker_ttl
+    gone = [worker for worker in store.workers.live(ttl) if _lock_is_free(worker, settings)]
+    return gone + store.workers.stale(ttl)
+
+
+def hand_back(store: Store, job: JobRecord, *, died: bool) -> bool:
+    """Let a job that a worker had wait again, or give it up; whether its run was ended so.
+
+    A command's own job waits for the command to be run again, or to be released.
+    """
+    if job.state == "cancelling":
+        return bool(store.jobs.move(job.id, "cancelled", expect=["cancelling"], run=job.run))
+    deaths = job.deaths + died
+    if deaths >= MAX_DEATHS:
+        error = WorkerUnavailable(
+            f"The job was given up: {deaths} workers died while they ran it.",
+            cause="It may need more memory than there is, or make a driver crash.",
+            hints=[f"Make it smaller, then run it again: kinoloom jobs retry {job.id}"],
+        ).as_dict()
+        return bool(
+            store.jobs.move(
+                job.id,
+                "dead",
+                expect=["running"],
+                run=job.run,
+                error=error,
+                deaths=deaths,
+                detail={"error": error},
+            )
+        )
+    to: JobState = "held" if job.queue.startswith(OWN) else "queued"
+    moved = store.jobs.move(
+        job.id,
+        to,
+        expect=["running"],
+        run=job.run,
+        run_to=job.run + 1,
+        worker_to=None,
+        deaths=deaths,
+        detail={"reason": "its worker died" if died else "its worker stopped"},
+    )
+    return moved is not None
+
+
+def _lock_is_free(worker: WorkerRecord, settings: Settings) -> bool:
+    here = worker.host == socket.gethostname()
+    return here and not is_locked(lock_file(settings, worker.id))

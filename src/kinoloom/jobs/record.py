@@ -1,0 +1,169 @@
+"""What is remembered of a finished clip, and what does its render teach?
+
+Numbers and words only: a process that records clips needs neither their frames nor the libraries
+that hold them.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+from kinoloom.backends.base import Placement, Rendered
+from kinoloom.planner.plan import Plan
+from kinoloom.store.cache.bytes import HITS, MISSES
+from kinoloom.store.clips import ClipRecord
+from kinoloom.store.measurements import Measurement
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenderFacts:
+    """What a backend says of a render besides frames and sound; see `Rendered`."""
+
+    seconds: Mapping[str, float]
+    device: str
+    dtype: str
+    versions: Mapping[str, str]
+    peak_bytes: int | None
+    placement: Placement
+    tiling: bool
+    notes: tuple[str, ...]
+    embeddings: Literal["hit", "miss"] | None
+
+    @classmethod
+    def of(cls, rendered: Rendered) -> RenderFacts:
+        """The facts of a render."""
+        return cls(
+            seconds=rendered.seconds,
+            device=rendered.device,
+            dtype=rendered.dtype,
+            versions=rendered.versions,
+            peak_bytes=rendered.peak_bytes,
+            placement=rendered.placement,
+            tiling=rendered.tiling,
+            notes=rendered.notes,
+            embeddings=rendered.embeddings,
+        )
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> RenderFacts:
+        """The facts from their JSON."""
+        return cls(**{**data, "notes": tuple(data["notes"])})
+
+    def as_dict(self) -> dict[str, Any]:
+        """The facts as JSON-ready data."""
+        return asdict(self) | {"notes": list(self.notes)}
+
+    @property
+    def all_versions(self) -> dict[str, str]:
+        """What the frames were made with: packages, number format, placement."""
+        return {
+            "kinoloom": metadata.version("kinoloom"),
+            "python": platform.python_version(),
+            **self.versions,
+            "dtype": self.dtype,
+            "placement": self.placement,
+        }
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """What the statistics count of this render."""
+        return {} if self.embeddings is None else {_COUNTED[self.embeddings]: 1}
+
+
+_COUNTED = {"hit": HITS, "miss": MISSES}
+
+
+def settings_of(
+    clip_id: str, plan: Plan, scores: Mapping[str, Any], versions: Mapping[str, str]
+) -> dict[str, Any]:
+    """What is embedded in the file: enough to show how it was made and to make it again."""
+    return {
+        "clip": clip_id,
+        "plan": plan.model_dump(mode="json"),
+        "scores": dict(scores),
+        "versions": dict(versions),
+    }
+
+
+def take_settings(plan: Plan) -> dict[str, Any]:
+    """What is embedded in the file of a candidate."""
+    return {"plan": plan.model_dump(mode="json")}
+
+
+def clip_record(
+    clip_id: str,
+    path: Path,
+    plan: Plan,
+    facts: RenderFacts,
+    scores: Mapping[str, Any],
+    *,
+    total: float,
+    inputs: Mapping[str, str],
+    poster: str | None,
+    digest: str | None,
+    takes: Sequence[Mapping[str, Any]] = (),
+    asset: str | None = None,
+    owner: str | None = None,
+    job_id: str | None = None,
+) -> ClipRecord:
+    """The record of the clip at `path`, or of one that only the store keeps, as `asset`.
+
+    `plan` is that of the chosen take, with its seed; `scores` are `Scores.as_dict()`; `total` the
+    seconds of the whole job; `inputs` the digests of what was given, `poster` that of its picture,
+    `digest` that of the file, None for a folder.
+    """
+    seconds = {**facts.seconds, "total": total}
+    return ClipRecord(
+        id=clip_id,
+        path=path if asset is not None else path.absolute(),
+        digest=digest,
+        plan_key=plan.key,
+        task=plan.task,
+        model=plan.model,
+        backend=plan.backend,
+        seed=plan.seed,
+        width=plan.width,
+        height=plan.height,
+        frames=plan.frames,
+        fps=plan.fps,
+        format=plan.request.format,
+        request=plan.request.model_dump(mode="json"),
+        plan=plan.model_dump(mode="json"),
+        timings={name: round(value, 4) for name, value in seconds.items()},
+        scores=dict(scores),
+        versions=facts.all_versions,
+        warnings=(*plan.warnings, *facts.notes, *scores["notes"]),
+        inputs=dict(inputs),
+        poster=poster,
+        takes=tuple(takes),
+        asset=asset,
+        owner=owner,
+        job_id=job_id,
+    )
+
+
+def measurement_of(plan: Plan, facts: RenderFacts) -> Measurement:
+    """What a render teaches for later estimates; loading is not part of it."""
+    around = sum(facts.seconds[name] for name in ("encode", "denoise", "decode"))
+    return Measurement(
+        device=plan.device,
+        model=plan.model,
+        revision="",
+        width=plan.width,
+        height=plan.height,
+        frames=plan.frames,
+        steps=plan.steps,
+        guided=plan.guidance > 1,
+        seconds_per_step=facts.seconds["step"],
+        load_seconds=facts.seconds["load"],
+        overhead_seconds=max(0.0, around - plan.steps * facts.seconds["step"]),
+        peak_bytes=facts.peak_bytes,
+        placement=facts.placement,
+        tiling=facts.tiling,
+        acceleration=plan.request.acceleration,
+    )

@@ -1,0 +1,348 @@
+"""What may be done with jobs: hand one in, look at it, stop it, hold it, go on with it?
+
+The command line, the HTTP API and the OpenAI routes all go through here. A job is one row, written
+in one transaction; whichever worker serves its queue finds it there. Nothing here renders, and
+media from outside are opened in a child process only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, cast, get_args
+
+from kinoloom.config import Settings
+from kinoloom.errors import (
+    Conflict,
+    InvalidRequest,
+    NotFound,
+    Problem,
+    WorkerUnavailable,
+    nearest_names,
+)
+from kinoloom.jobs.dead import live_workers
+from kinoloom.jobs.planning import machine_of, plan_request
+from kinoloom.jobs.queues import OWN, queue_for
+from kinoloom.jobs.render_process import RenderProcess
+from kinoloom.jobs.statistics import statistics
+from kinoloom.planner.plan import Plan
+from kinoloom.planner.resolve import Machine
+from kinoloom.request import VideoRequest
+from kinoloom.store.clips import ClipRecord
+from kinoloom.store.events import JobEvent
+from kinoloom.store.ids import new_id
+from kinoloom.store.jobs import FINISHED, JobRecord, JobState
+from kinoloom.store.keys import ApiKey
+from kinoloom.store.store import Store
+from kinoloom.store.workers import WorkerRecord
+
+PRIORITY = 100
+"""Of a job that says nothing; lower ones go first."""
+MEDIA_SECONDS = 120.0
+"""How long reading one request's media, or making one preview, may take."""
+
+
+class JobService:
+    """Jobs of one store. Threads may share it; `close` ends its child process."""
+
+    def __init__(self, settings: Settings, store: Store) -> None:
+        self._settings = settings
+        self._store = store
+        self._media = RenderProcess(settings, light=True)
+        self._closing = threading.Lock()
+
+    def plan(self, request: VideoRequest) -> Plan:
+        """What would run for a request, on the machine that would run it.
+
+        Raises KinoloomError.
+        """
+        machine = self._machine()
+        if not _has_media(request):
+            return plan_request(request, self._settings, self._store, machine=machine)
+        answer = self._media.call(
+            "plan",
+            {"request": request.model_dump(mode="json"), "machine": _as_dict(machine)},
+            timeout=MEDIA_SECONDS,
+        )
+        return Plan.model_validate(answer["plan"])
+
+    def submit(
+        self,
+        request: VideoRequest,
+        *,
+        origin: str = "api",
+        owner: ApiKey | None = None,
+        priority: int = PRIORITY,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+        webhook: str | None = None,
+        hold: bool = False,
+        plan: Plan | None = None,
+        queue: str | None = None,
+        request_key: str | None = None,
+        remixed_from: str | None = None,
+        outputs: Path | None = None,
+    ) -> JobRecord:
+        """A new job that makes the request's clip, or the one with that idempotency key.
+
+        `plan` spares planning it again; `remixed_from` is the job of the clip it is made after.
+        `timeout` is in seconds from now. With `queue` and `request_key` a command finds its own
+        jobs again; `outputs` is its folder for files without a name. A job of the API keeps its
+        clip in the store, so `png`, a folder of pictures, is refused there. Raises KinoloomError.
+        """
+        if origin == "api" and request.format == "png":
+            allowed = "mp4, webm or gif: one file, which can be sent"
+            raise InvalidRequest([Problem("format", "png", allowed, "mp4")])
+        plan = plan or self.plan(request)
+        now = datetime.now(UTC)
+        record = JobRecord(
+            id=new_id(),
+            state="held" if hold else "queued",
+            queue=queue or queue_for(plan, self._workers()),
+            priority=priority,
+            origin=origin,
+            owner=owner.id if owner is not None else None,
+            request=request.model_dump(mode="json")
+            | ({"outputs": str(outputs)} if outputs is not None else {}),
+            plan=plan.model_dump(mode="json"),
+            plan_key=plan.key,
+            request_key=request_key,
+            remixed_from=remixed_from,
+            task=plan.task,
+            model=plan.model,
+            backend=plan.backend,
+            prompt=plan.prompt,
+            created_at=now,
+            updated_at=now,
+            deadline_at=now + timedelta(seconds=timeout) if timeout is not None else None,
+            idempotency_key=idempotency_key,
+            webhook=webhook,
+        )
+        # Before the row, so that whoever takes the job finds all that it needs.
+        given = [media.path for media in plan.inputs.files.values() if media.path.is_file()]
+        inputs = [self._store.assets.put_file(path, "input").digest for path in given]
+        kept, _ = self._store.jobs.add(record, inputs=inputs)
+        return kept
+
+    def get(self, job_id: str, *, owner: str | None = None) -> JobRecord:
+        """The job of that id, of that owner if one is named. Raises NotFound."""
+        found = self._store.jobs.get(job_id)
+        if found is None or (owner is not None and found.owner != owner):
+            raise NotFound(
+                f"There is no job {job_id[:100]!r}.",
+                hints=["`kinoloom jobs list`, or GET /api/jobs, shows the jobs there are."],
+            )
+        return found
+
+    def list(
+        self,
+        *,
+        limit: int = 50,
+        before: str | None = None,
+        states: Iterable[JobState] = (),
+        queue: str | None = None,
+        model: str | None = None,
+        backend: str | None = None,
+        task: str | None = None,
+        owner: str | None = None,
+        origin: str | None = None,
+        search: str = "",
+    ) -> list[JobRecord]:
+        """The newest jobs that match, newest first; `before` is the id to go on from."""
+        return self._store.jobs.list(
+            limit=limit,
+            before=before,
+            states=tuple(states),
+            queue=queue,
+            model=model,
+            backend=backend,
+            task=task,
+            owner=owner,
+            origin=origin,
+            search=search,
+        )
+
+    def cancel(self, job_id: str, *, owner: str | None = None) -> JobRecord:
+        """Stop a job: at once when it waits, at its next step when it runs.
+
+        Raises NotFound, and Conflict when it is finished.
+        """
+        job = self.get(job_id, owner=owner)
+        return (
+            self._store.jobs.move(job.id, "cancelled", expect=("queued", "held"), run=job.run)
+            or self._store.jobs.move(job.id, "cancelling", expect=("running", "cancelling"))
+            or self._refuse(job.id, "cancelled", "only a job that is not finished can be cancelled")
+        )
+
+    def hold(self, job_id: str, *, owner: str | None = None) -> JobRecord:
+        """Let a job wait until it is released; one that runs stops at its next step.
+
+        What it has finished is kept. Raises NotFound and Conflict.
+        """
+        job = self.get(job_id, owner=owner)
+        return self._store.jobs.move(
+            # The run is over: what its worker still does is not taken any more.
+            job.id,
+            "held",
+            expect=("queued", "running"),
+            run=job.run,
+            run_to=job.run + 1,
+            worker_to=None,
+        ) or self._refuse(job.id, "held", "only a job that waits or runs can be held")
+
+    def release(self, job_id: str, *, owner: str | None = None) -> JobRecord:
+        """Let a job that is held go on. Raises NotFound and Conflict."""
+        job = self.get(job_id, owner=owner)
+        return self._again(job, ("held",)) or self._refuse(
+            job.id, "released", "only a job that is held can be released"
+        )
+
+    def retry(self, job_id: str, *, owner: str | None = None) -> JobRecord:
+        """Run a job again that failed or was cancelled; what it had finished is not done again.
+
+        Raises NotFound and Conflict.
+        """
+        job = self.get(job_id, owner=owner)
+        return self._again(job, ("failed", "cancelled", "dead")) or self._refuse(
+            job.id, "retried", "only a job that failed or was cancelled can run again"
+        )
+
+    def queues(self) -> Sequence[dict[str, Any]]:
+        """Each queue by name: its jobs by what they do, and the workers that serve it."""
+        workers = self._workers()
+        counts: dict[str, Counter[str]] = defaultdict(Counter)
+        for queue, states in self._store.jobs.counts().items():
+            # A command's own queue is gone with it.
+            counts["cli" if queue.startswith(OWN) else queue].update(states)
+        served = {queue.name for worker in workers for queue in worker.queues}
+        answer = []
+        for name in sorted({*counts, *served}):
+            states = counts[name]
+            places = [q for worker in workers for q in worker.queues if q.name == name]
+            answer.append(
+                {
+                    "name": name,
+                    "waiting": states.get("queued", 0),
+                    "held": states.get("held", 0),
+                    "active": states.get("running", 0) + states.get("cancelling", 0),
+                    "completed": states.get("succeeded", 0),
+                    "failed": states.get("failed", 0) + states.get("dead", 0),
+                    "cancelled": states.get("cancelled", 0),
+                    "workers": len(places),
+                    "devices": sorted({p.device for p in places if p.device is not None}),
+                    "memory": max((p.memory_bytes or 0 for p in places), default=0) or None,
+                }
+            )
+        return answer
+
+    def events(self, job_id: str, *, after: int = 0, limit: int = 500) -> Sequence[JobEvent]:
+        """What was told of a job after the event of a number, oldest first. Raises NotFound."""
+        return self._store.events.after(after, limit=limit, job_id=self.get(job_id).id)
+
+    def statistics(self) -> dict[str, Any]:
+        """What was made by now; see `statistics`."""
+        return statistics(self._store)
+
+    def preview_gif(self, clip: ClipRecord) -> str:
+        """The digest of a small moving preview of a clip, made once. Raises InvalidMedia."""
+        return self._derived(clip, "gif")
+
+    def spritesheet(self, clip: ClipRecord) -> str:
+        """The digest of a sheet of a clip's frames, made once. Raises InvalidMedia."""
+        return self._derived(clip, "spritesheet")
+
+    def require_worker(self) -> None:
+        """Raises WorkerUnavailable when no worker is there that takes jobs of others."""
+        if not self._workers():
+            raise WorkerUnavailable(
+                "No worker is running.",
+                hints=["`kinoloom serve` starts one; `kinoloom worker` adds others."],
+            )
+
+    def close(self) -> None:
+        """End the child process."""
+        with self._closing:
+            self._media.close()
+
+    def _again(self, job: JobRecord, states: tuple[JobState, ...]) -> JobRecord | None:
+        queue = job.queue
+        if queue.startswith(OWN):  # its own process is gone; the workers' queue takes it
+            queue = queue_for(Plan.model_validate(job.plan), self._workers())
+        return self._store.jobs.move(
+            job.id,
+            "queued",
+            expect=states,
+            run=job.run,
+            run_to=job.run + 1,
+            worker_to=None,
+            queue=queue,
+            error=None,
+            deaths=0,
+            deadline_at=None if job.state in FINISHED else job.deadline_at,
+            started_at=None,
+            finished_at=None,
+        )
+
+    def _refuse(self, job_id: str, wish: str, rule: str) -> JobRecord:
+        state = self.get(job_id).state
+        raise Conflict(f"The job {job_id} cannot be {wish}: it is {state}.", cause=f"{rule}.")
+
+    def _derived(self, clip: ClipRecord, kind: str) -> str:
+        if (known := self._store.clips.derived(clip.id, kind)) is not None:
+            return known
+        video = self._store.assets.path(clip.asset) if clip.asset is not None else clip.path
+        suffix = "gif" if kind == "gif" else "jpg"
+        with tempfile.TemporaryDirectory(prefix="kinoloom-") as folder:
+            target = Path(folder) / f"{kind}.{suffix}"
+            arguments = {"video": str(video), "target": str(target)}
+            self._media.call(kind, arguments, timeout=MEDIA_SECONDS)
+            digest = self._store.assets.put_file(target, kind).digest
+        self._store.clips.keep_derived(clip.id, kind, digest)
+        return digest
+
+    def _workers(self) -> Sequence[WorkerRecord]:
+        """The workers that take jobs of others, the ones with the most memory first."""
+        live = [w for w in live_workers(self._store, self._settings) if w.queues]
+        return sorted(live, key=lambda w: -max((q.memory_bytes or 0) for q in w.queues))
+
+    def _machine(self) -> Machine:
+        """Where a job would run: at the largest worker, else here."""
+        workers = self._workers()
+        return Machine(**workers[0].machine) if workers else machine_of(self._settings)
+
+
+def checked_states(names: Iterable[str]) -> tuple[JobState, ...]:
+    """The states of those names. Raises InvalidRequest for what is none."""
+    known = get_args(JobState)
+    wrong = [name for name in names if name not in known]
+    if wrong:
+        near = nearest_names(wrong[0], known, count=1)
+        problem = Problem("state", wrong[0], "one of " + ", ".join(known), next(iter(near), None))
+        raise InvalidRequest([problem])
+    return cast("tuple[JobState, ...]", tuple(names))
+
+
+def request_key(request: VideoRequest, outputs: Path) -> str:
+    """What says that a command is the same one again: the request, and where it would write."""
+    content = request.model_dump(mode="json") | {"outputs": str(outputs.absolute())}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _has_media(request: VideoRequest) -> bool:
+    given = request.image, request.last_image, request.video, request.mask
+    return any(path is not None for path in given) or bool(request.references or request.keyframes)
+
+
+def _as_dict(machine: Machine) -> Mapping[str, Any]:
+    return {
+        "device": machine.device,
+        "free": machine.free,
+        "ram": machine.ram,
+        "dtype_bytes": machine.dtype_bytes,
+    }

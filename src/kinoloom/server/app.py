@@ -1,0 +1,173 @@
+"""What is the server made of?"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+
+from kinoloom.config import Settings
+from kinoloom.errors import KinoloomError
+from kinoloom.jobs.service import JobService
+from kinoloom.server.auth import Gate
+from kinoloom.server.headers import SafeAnswers
+from kinoloom.server.hub import Hub
+from kinoloom.server.limits import BodyLimit, RateLimit
+from kinoloom.server.metrics import Measured, Metrics
+from kinoloom.server.problems import (
+    ALWAYS,
+    SCHEMAS,
+    HttpFailure,
+    error_response,
+    invalid_request,
+    problem_docs,
+)
+from kinoloom.server.routes import (
+    assets,
+    backends,
+    clips,
+    events,
+    health,
+    jobs,
+    metrics,
+    models,
+    openai_videos,
+    plan,
+    queues,
+    statistics,
+)
+from kinoloom.store.store import Store
+
+_ROUTERS = (
+    plan.router,
+    clips.router,
+    assets.router,
+    jobs.router,
+    models.router,
+    backends.router,
+    queues.router,
+    statistics.router,
+    events.router,
+    health.router,
+    metrics.router,
+)
+
+_DESCRIPTION = """Makes video from a prompt or a picture, on whatever can.
+
+A clip is made by a job: `POST /api/clips` plans it, puts it into a queue and answers at once;
+`/api/events` tells how it goes on, and what is finished is a clip. The routes under `/v1` speak the
+shape of OpenAI's videos API over the same jobs.
+
+Errors are problem documents (RFC 9457) with a `kind` that programs may match on, a `cause`, and
+`hints` that say what to do next; under `/v1` they have OpenAI's shape. Lists are pages: give `next`
+as `cursor` to go on. A server that only its own machine reaches needs no key; any other takes
+`Authorization: Bearer kl_...`."""
+
+_TAGS = [
+    {"name": "clips", "description": "Plan clips, make them, and get what was made."},
+    {"name": "jobs", "description": "How far is what was asked for? Stop it, hold it, try again."},
+    {"name": "events", "description": "What happens, as it happens."},
+    {"name": "models", "description": "What can generate, and what it needs."},
+    {"name": "backends", "description": "What runs the models."},
+    {"name": "queues", "description": "What waits for whom."},
+    {"name": "statistics", "description": "What was made, how fast, and at what cost."},
+    {"name": "health", "description": "For supervisors and monitoring."},
+    {"name": "OpenAI", "description": "The shape of OpenAI's videos API."},
+]
+
+
+def create_app(
+    settings: Settings, store: Store, service: JobService, *, require_key: bool = False
+) -> FastAPI:
+    """The server as an ASGI application, documented at ``/api/openapi.json``.
+
+    Without `require_key` it needs no API key, and answers only to requests from this machine; see
+    `auth.Gate`. Whoever gives the store and the service closes them.
+    """
+    app = FastAPI(
+        title="Kinoloom",
+        description=_DESCRIPTION,
+        version=version("kinoloom"),
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        openapi_tags=_TAGS,
+        openapi_url="/api/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.settings = settings
+    app.state.store = store
+    app.state.service = service
+    app.state.hub = Hub(store)
+    app.state.metrics = Metrics(store, app.state.hub)
+    for router in _ROUTERS:
+        app.include_router(router, responses=problem_docs(*ALWAYS))
+    app.include_router(openai_videos.router, responses=problem_docs(*ALWAYS, openai=True))
+    app.add_exception_handler(KinoloomError, _known)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    _document(app)
+
+    # The last one that is added sees a request first.
+    app.add_middleware(
+        Gate,
+        store=store,
+        rate=RateLimit(settings.rate_limit),
+        require_key=require_key,
+        origins=settings.cors_origins,
+    )
+    app.add_middleware(BodyLimit, max_upload=settings.max_upload)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["Authorization", "Idempotency-Key", "Last-Event-ID", "Range"],
+            expose_headers=["Content-Range", "Location", "Retry-After"],
+        )
+    app.add_middleware(SafeAnswers)
+    app.add_middleware(Measured, metrics=app.state.metrics)
+    return app
+
+
+async def _known(request: Request, error: Exception) -> Response:
+    assert isinstance(error, KinoloomError)
+    return error_response(error, request.url.path)
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    """What the framework refuses; a known error that it wrapped while reading the body counts."""
+    assert isinstance(error, HTTPException)
+    if isinstance(error.__cause__, KinoloomError):
+        return error_response(error.__cause__, request.url.path)
+    return error_response(
+        HttpFailure(error.status_code, str(error.detail)),
+        request.url.path,
+        status=error.status_code,
+        headers=error.headers,
+    )
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return error_response(invalid_request(error.errors()), request.url.path)
+
+
+def _document(app: FastAPI) -> None:
+    """Put the shapes of errors into the OpenAPI document."""
+    generated = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = generated()
+        schemas = document.setdefault("components", {}).setdefault("schemas", {})
+        schemas.update(SCHEMAS)
+        for unused in ("HTTPValidationError", "ValidationError"):
+            schemas.pop(unused, None)
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]

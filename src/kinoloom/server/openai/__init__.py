@@ -1,0 +1,1 @@
+"""How does Kinoloom look to a client of OpenAI's videos API?"""

@@ -1,0 +1,445 @@
+"""What was asked for, how far is it, and who may change that now?
+
+The row of a job is the truth about it. Every change names the states that it may start from, and a
+worker's also the job's `run`, a number that rises whenever the job is given to somebody else: who
+was stopped and continues later changes nothing any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
+from typing import Any, Literal, TypedDict, Unpack
+from urllib.parse import urlsplit
+
+from sqlalchemy import ColumnElement, delete, func, select, update
+from sqlalchemy.orm import Session
+
+from kinoloom.store.clips import ClipRecord, insert_clip
+from kinoloom.store.database import Database
+from kinoloom.store.events import insert_event
+from kinoloom.store.ids import new_id
+from kinoloom.store.measurements import Measurement, insert_measurement
+from kinoloom.store.statistics import add_counters
+from kinoloom.store.tables import ApiKeyRow, JobArtefactRow, JobRow
+
+JobState = Literal[
+    "held", "queued", "running", "cancelling", "succeeded", "failed", "cancelled", "dead"
+]
+ACTIVE: tuple[JobState, ...] = ("held", "queued", "running", "cancelling")
+FINISHED: tuple[JobState, ...] = ("succeeded", "failed", "cancelled", "dead")
+_ON_WORKER: tuple[JobState, ...] = ("running", "cancelling")
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobRecord:
+    """Everything about one job.
+
+    `queue` is what a worker must be able to do for it, `priority` 0 to 1000, the lower the sooner.
+    `owner` is the id of the key that asked. `request`, `plan`, `error` and `progress` are JSON
+    objects. `run` counts how often the job was given to somebody, `deaths` how many workers
+    died with it; `worker` is the id of the one that has it. `cost` is in USD. `request_key` tells
+    equal requests, `idempotency_key` is the client's word for asking once. `remixed_from` is the
+    job of the clip that this one is made after.
+    """
+
+    queue: str
+    origin: str
+    request: Mapping[str, Any]
+    task: str
+    model: str
+    backend: str
+    prompt: str = ""
+    kind: str = "clip"
+    state: JobState = "queued"
+    priority: int = 0
+    owner: str | None = None
+    plan: Mapping[str, Any] | None = None
+    plan_key: str | None = None
+    request_key: str | None = None
+    remixed_from: str | None = None
+    run: int = 1
+    deaths: int = 0
+    worker: str | None = None
+    id: str = field(default_factory=new_id)
+    created_at: datetime = field(default_factory=_now)
+    updated_at: datetime = field(default_factory=_now)
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    deadline_at: datetime | None = None
+    clip_id: str | None = None
+    reused: bool = False
+    error: Mapping[str, Any] | None = None
+    progress: Mapping[str, Any] | None = None
+    cost: float | None = None
+    idempotency_key: str | None = None
+    webhook: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The record as JSON-ready data, without the secrets that a webhook's address may hold."""
+        data = {item.name: getattr(self, item.name) for item in fields(self)}
+        del data["request_key"]
+        for name, value in data.items():
+            if isinstance(value, datetime):
+                data[name] = value.astimezone(UTC).isoformat()
+            elif isinstance(value, Mapping):
+                data[name] = dict(value)
+        return data | {"webhook": self.webhook and _without_secrets(self.webhook)}
+
+
+# The columns of a job that a record has under the same name and in the same form.
+_COLUMNS = tuple(item.name for item in fields(JobRecord) if item.name != "owner")
+
+
+class JobChanges(TypedDict, total=False):
+    """What may change in a job: columns by their names.
+
+    `run_to` and `worker_to` are the new values of `run` and `worker`, which as arguments of `move`
+    are conditions.
+    """
+
+    run_to: int
+    worker_to: str | None
+    queue: str
+    priority: int
+    plan: Mapping[str, Any] | None
+    plan_key: str | None
+    task: str
+    model: str
+    backend: str
+    deaths: int
+    started_at: datetime | None
+    finished_at: datetime | None
+    deadline_at: datetime | None
+    clip_id: str | None
+    reused: bool
+    error: Mapping[str, Any] | None
+    progress: Mapping[str, Any] | None
+    cost: float | None
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """What a finished step left: the digest of an asset, if it made a file, and a JSON object."""
+
+    digest: str | None
+    data: Mapping[str, Any]
+
+
+class Jobs:
+    """The jobs of a store."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, record: JobRecord, *, inputs: Collection[str] = ()) -> tuple[JobRecord, bool]:
+        """Keep a new job and write its first `state` event; the job, and whether it is new.
+
+        It is not when its owner has used the `idempotency_key` before: then that job is returned.
+        `inputs` are digests of assets that it needs, which stay as long as it does.
+        """
+        owner = record.owner or ""
+        values = {name: getattr(record, name) for name in _COLUMNS}
+        values |= {"owner": owner, "search": record.prompt.casefold(), "handed": 0}
+        added = self._database.insert(JobRow).values(values)
+        added = added.on_conflict_do_nothing(index_elements=[JobRow.owner, JobRow.idempotency_key])
+        with self._database.writing() as session:
+            self._database.take_turn(session)
+            if session.scalar(added.returning(JobRow.id)) is None:
+                same = (JobRow.owner == owner, JobRow.idempotency_key == record.idempotency_key)
+                return _record(session.scalars(select(JobRow).where(*same)).one()), False
+            session.add_all(
+                JobArtefactRow(job_id=record.id, name=f"input:{number}", digest=digest, data={})
+                for number, digest in enumerate(inputs)
+            )
+            insert_event(session, record.id, "state", {"state": record.state, "run": record.run})
+        return record, True
+
+    def get(self, job_id: str) -> JobRecord | None:
+        """The job with that id."""
+        with self._database.reading() as session:
+            row = session.get(JobRow, job_id)
+            return None if row is None else _record(row)
+
+    def list(
+        self,
+        *,
+        limit: int = 50,
+        before: str | None = None,
+        after: str | None = None,
+        oldest_first: bool = False,
+        states: Collection[JobState] = (),
+        queue: str | None = None,
+        model: str | None = None,
+        backend: str | None = None,
+        task: str | None = None,
+        owner: str | None = None,
+        origin: str | None = None,
+        request_key: str | None = None,
+        search: str = "",
+    ) -> list[JobRecord]:
+        """The newest jobs that have all of what is given, at most `limit`, newest first.
+
+        `before` is the id of the last job of the page before. With `oldest_first` they are the
+        oldest ones, oldest first, and `after` is that id. `search` keeps those whose prompt has
+        every one of its words (or parts of words), in any case and order.
+        """
+        equal = {
+            JobRow.queue: queue,
+            JobRow.model: model,
+            JobRow.backend: backend,
+            JobRow.task: task,
+            JobRow.owner: owner,
+            JobRow.origin: origin,
+            JobRow.request_key: request_key,
+        }
+        order = JobRow.id if oldest_first else JobRow.id.desc()
+        query = select(JobRow).order_by(order).limit(max(0, limit))
+        query = query.where(
+            *(column == value for column, value in equal.items() if value is not None)
+        )
+        if states:
+            query = query.where(JobRow.state.in_(states))
+        if before is not None:
+            query = query.where(JobRow.id < before)
+        if after is not None:
+            query = query.where(JobRow.id > after)
+        for word in search.casefold().split():
+            query = query.where(JobRow.search.contains(word, autoescape=True))
+        with self._database.reading() as session:
+            return [_record(row) for row in session.scalars(query)]
+
+    def move(
+        self,
+        job_id: str,
+        to: JobState,
+        *,
+        expect: Collection[JobState],
+        run: int | None = None,
+        worker: str | None = None,
+        detail: Mapping[str, Any] | None = None,
+        **changes: Unpack[JobChanges],
+    ) -> JobRecord | None:
+        """Bring a job from one of the states `expect` to the state `to`; the job as it is then.
+
+        With `run` and `worker` only a job that still has these. `finished_at` is set where `to` is
+        the end. In the same transaction a `state` event {"state", "run"} with `detail` is written.
+        None, and nothing changed, when the job is not as expected: somebody else was faster.
+        """
+        with self._database.writing() as session:
+            self._database.take_turn(session)
+            row = _move(session, job_id, to, expect, run, worker, changes)
+            if row is None:
+                return None
+            insert_event(session, job_id, "state", {"state": to, "run": row.run, **(detail or {})})
+            return _record(row)
+
+    def update(self, job_id: str, *, run: int, **changes: Unpack[JobChanges]) -> bool:
+        """Change columns of a job whose run it is, not its state; whether it still was."""
+        query = update(JobRow).where(JobRow.id == job_id, JobRow.run == run)
+        with self._database.writing() as session:
+            changed = session.scalar(query.values(_values(changes)).returning(JobRow.id))
+            return changed is not None
+
+    def finish(
+        self,
+        job_id: str,
+        *,
+        run: int,
+        worker: str,
+        clip: ClipRecord,
+        measurements: Sequence[Measurement] = (),
+        counters: Mapping[str, int] | None = None,
+        reused: bool = False,
+        detail: Mapping[str, Any] | None = None,
+    ) -> JobRecord | None:
+        """Publish a running job's clip: the job succeeds and the clip is there, or neither.
+
+        The clip of a `reused` one is there already. `measurements` and `counters` are kept with it,
+        and the events `state` and `success` {"clip", "reused"} with `detail` written, all in one
+        transaction. None, and nothing written, when the job is no longer this worker's run.
+        Raises ValueError as `Clips.add` does.
+        """
+        changes: JobChanges = {"clip_id": clip.id, "reused": reused}
+        with self._database.writing() as session:
+            self._database.take_turn(session)
+            row = _move(session, job_id, "succeeded", ["running"], run, worker, changes)
+            if row is None:
+                return None
+            if not reused:
+                insert_clip(session, clip)
+            for measurement in measurements:
+                insert_measurement(session, measurement)
+            add_counters(self._database, session, counters or {})
+            insert_event(session, job_id, "state", {"state": "succeeded", "run": run})
+            success = {"clip": clip.id, "reused": reused, **(detail or {})}
+            insert_event(session, job_id, "success", success)
+            return _record(row)
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """How many jobs there are by queue and state."""
+        query = select(JobRow.queue, JobRow.state, func.count()).group_by(
+            JobRow.queue, JobRow.state
+        )
+        found: dict[str, dict[str, int]] = {}
+        with self._database.reading() as session:
+            for queue, state, count in session.execute(query):
+                found.setdefault(queue, {})[state] = count
+        return found
+
+    def costs(self) -> dict[str, float]:
+        """What the jobs that are remembered cost by backend, in USD."""
+        query = select(JobRow.backend, func.sum(JobRow.cost)).where(JobRow.cost.is_not(None))
+        with self._database.reading() as session:
+            rows = session.execute(query.group_by(JobRow.backend))
+            return {backend: cost or 0.0 for backend, cost in rows}
+
+    def running_on(self, worker: str) -> Sequence[JobRecord]:
+        """The jobs that a worker has: running, or to be cancelled by it."""
+        query = select(JobRow).where(JobRow.worker == worker, JobRow.state.in_(_ON_WORKER))
+        with self._database.reading() as session:
+            return [_record(row) for row in session.scalars(query.order_by(JobRow.id))]
+
+    def states(self, job_ids: Collection[str]) -> dict[str, tuple[JobState, int]]:
+        """State and run of the jobs with these ids, as far as they are there."""
+        query = select(JobRow.id, JobRow.state, JobRow.run).where(JobRow.id.in_(job_ids))
+        with self._database.reading() as session:
+            return {
+                job_id: (state, run)  # type: ignore[misc]
+                for job_id, state, run in session.execute(query)
+            }
+
+    def waiting(self, queues: Collection[str], *, handed: bool = False) -> Sequence[JobRecord]:
+        """The jobs that wait in some queues and were not handed to the engine yet, oldest first.
+
+        With `handed` those too that were; at most 500 at a time.
+        """
+        query = select(JobRow).where(JobRow.queue.in_(queues), JobRow.state == "queued")
+        if not handed:
+            query = query.where(JobRow.handed < JobRow.run)
+        with self._database.reading() as session:
+            return [_record(row) for row in session.scalars(query.order_by(JobRow.id).limit(500))]
+
+    def handed(self, job_id: str, run: int) -> None:
+        """Note that a run of a job was handed to the engine."""
+        query = update(JobRow).where(JobRow.id == job_id, JobRow.handed < run)
+        with self._database.writing() as session:
+            session.execute(query.values(handed=run))
+
+    def prune(self, before: datetime) -> int:
+        """Forget the jobs that finished before a time, with all that is theirs; how many.
+
+        Their clips stay, and so does what they cost their owners.
+        """
+        with self._database.writing() as session:
+            return _forget(session, JobRow.state.in_(FINISHED), JobRow.finished_at < before)
+
+    def delete(self, job_id: str) -> bool:
+        """Forget a finished job with all that is its own, as `prune` does; whether there was one.
+
+        An unfinished one stays.
+        """
+        with self._database.writing() as session:
+            return _forget(session, JobRow.id == job_id, JobRow.state.in_(FINISHED)) > 0
+
+    def with_clip(self, clip_id: str) -> int:
+        """How many jobs have this clip as their result."""
+        query = select(func.count()).select_from(JobRow).where(JobRow.clip_id == clip_id)
+        with self._database.reading() as session:
+            return session.scalar(query) or 0
+
+    def keep_artefact(
+        self, job_id: str, name: str, *, run: int, digest: str | None, data: Mapping[str, Any]
+    ) -> bool:
+        """Keep what a step left, in place of what it left before.
+
+        Whether the job still was in this run and active; nothing is kept otherwise.
+        """
+        mine = select(JobRow.id).where(
+            JobRow.id == job_id, JobRow.run == run, JobRow.state.in_(ACTIVE)
+        )
+        values = {"digest": digest, "data": dict(data)}
+        kept = self._database.insert(JobArtefactRow).values(job_id=job_id, name=name, **values)
+        kept = kept.on_conflict_do_update(
+            index_elements=[JobArtefactRow.job_id, JobArtefactRow.name], set_=values
+        )
+        with self._database.writing() as session:
+            if session.scalar(mine.with_for_update()) is None:
+                return False
+            session.execute(kept)
+            return True
+
+    def artefact(self, job_id: str, name: str) -> Artefact | None:
+        """What a step of a job left, if it is finished."""
+        with self._database.reading() as session:
+            row = session.get(JobArtefactRow, (job_id, name))
+            return None if row is None else Artefact(row.digest, row.data)
+
+    def drop_artefacts(self, job_id: str) -> Sequence[str]:
+        """Forget what the steps of a job left; the digests of their assets."""
+        query = delete(JobArtefactRow).where(JobArtefactRow.job_id == job_id)
+        with self._database.writing() as session:
+            digests = session.scalars(query.returning(JobArtefactRow.digest)).all()
+            return sorted({digest for digest in digests if digest is not None})
+
+
+def _forget(session: Session, *which: ColumnElement[bool]) -> int:
+    """Delete jobs, and note with their owners what they cost; how many there were."""
+    dropped = delete(JobRow).where(*which).returning(JobRow.owner, JobRow.cost)
+    rows = session.execute(dropped).all()
+    costs: dict[str, float] = {}
+    for owner, cost in rows:
+        costs[owner] = costs.get(owner, 0.0) + (cost or 0.0)
+    for owner, cost in sorted(costs.items()):
+        spent = ApiKeyRow.spent + cost
+        session.execute(update(ApiKeyRow).where(ApiKeyRow.id == owner).values(spent=spent))
+    return len(rows)
+
+
+def _move(
+    session: Session,
+    job_id: str,
+    to: JobState,
+    expect: Collection[JobState],
+    run: int | None,
+    worker: str | None,
+    changes: JobChanges,
+) -> JobRow | None:
+    """The row after the change; None when it was not as expected."""
+    values = {"state": to} | _values(changes)
+    if to in FINISHED:
+        values.setdefault("finished_at", values["updated_at"])
+    query = update(JobRow).where(JobRow.id == job_id, JobRow.state.in_(expect))
+    if run is not None:
+        query = query.where(JobRow.run == run)
+    if worker is not None:
+        query = query.where(JobRow.worker == worker)
+    return session.scalar(query.values(values).returning(JobRow))
+
+
+def _values(changes: JobChanges) -> dict[str, Any]:
+    values: dict[str, Any] = {"updated_at": _now(), **changes}
+    for name in ("run", "worker"):
+        if f"{name}_to" in values:
+            values[name] = values.pop(f"{name}_to")
+    return values
+
+
+def _record(row: JobRow) -> JobRecord:
+    return JobRecord(**{name: getattr(row, name) for name in _COLUMNS}, owner=row.owner or None)
+
+
+def _without_secrets(address: str) -> str:
+    """An address as it may be shown: no user, no password and no query."""
+    url = urlsplit(address)
+    user, at, host = url.netloc.rpartition("@")
+    return url._replace(
+        netloc=f"***@{host}" if user or at else host,
+        query="***" if url.query else "",
+        fragment="",
+    ).geturl()

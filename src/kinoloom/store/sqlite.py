@@ -1,0 +1,109 @@
+"""Is the SQLite file there, current and whole, and how are its transactions begun?
+
+In WAL mode readers never wait, and writers wait for each other. Opening looks at the schema's
+revision with plain SQL and imports Alembic only when something has to change.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, exc
+from sqlalchemy.pool import NullPool
+
+from kinoloom.store import failures
+from kinoloom.store.schema import HEAD, REVISIONS, upgrade
+
+# How long a writer waits for another one. Writes here take milliseconds.
+BUSY_SECONDS = 20.0
+
+
+def sqlite_engine(path: Path, **options: Any) -> Engine:
+    """An engine whose transactions are SQLite's own, not those that the driver guesses.
+
+    With the execution option `kinoloom_writes` they take the write lock first.
+    """
+    engine = create_engine(
+        URL.create("sqlite", database=str(path)),
+        connect_args={"timeout": BUSY_SECONDS, "isolation_level": None},
+        **options,
+    )
+    event.listen(engine, "connect", _prepare)
+    event.listen(engine, "begin", _begin)
+    return engine
+
+
+def make_current(path: Path) -> None:
+    """Make or migrate the database at `path`, waiting for another process that does so.
+
+    Raises OutputFailed when the folder cannot be written, StoreBroken when the file is damaged, no
+    database of Kinoloom's, or from a newer version.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise failures.write_failure(error, path.parent) from error
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            if _revision(path) != HEAD:
+                _use_wal(path)
+                _migrate(path)
+            return
+        except (sqlite3.Error, exc.DBAPIError) as error:
+            cause = error.orig if isinstance(error, exc.DBAPIError) else error
+            busy = isinstance(cause, sqlite3.Error) and failures.is_busy(cause)
+            if not busy or time.monotonic() > deadline:
+                raise failures.sqlite_failure(cause, path) from error
+            # Some locks (the change to WAL, the recovery after a crash) do not wait by themselves.
+            time.sleep(0.02)
+
+
+def _prepare(connection: sqlite3.Connection, _record: object) -> None:
+    connection.execute("PRAGMA foreign_keys = ON")
+    # In WAL mode this can lose the last commits on a power cut, but never the database.
+    connection.execute("PRAGMA synchronous = NORMAL")
+
+
+def _begin(connection: Connection) -> None:
+    writes = connection.get_execution_options().get("kinoloom_writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _revision(path: Path) -> str | None:
+    """The schema's revision; None for a database without any table yet."""
+    if not path.exists():
+        return None
+    with closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as connection:
+        tables = {
+            name
+            for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        }
+        if not tables:
+            return None
+        if "alembic_version" not in tables:
+            raise failures.broken(path, "It is a database of some other program.")
+        row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    revision = None if row is None else str(row[0])
+    if revision is not None and revision not in REVISIONS:
+        raise failures.newer(str(path), revision)
+    return revision
+
+
+def _use_wal(path: Path) -> None:
+    """Switch the file to WAL, which it remembers; where that cannot be, SQLite's default stays."""
+    with closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+
+
+def _migrate(path: Path) -> None:
+    """Run the missing migrations, all of them or none."""
+    engine = sqlite_engine(path, poolclass=NullPool).execution_options(kinoloom_writes=True)
+    with engine.connect() as connection:
+        connection.exec_driver_sql("SELECT 1")  # begins, and so waits for the write lock
+        upgrade(connection, str(path))
+        connection.commit()

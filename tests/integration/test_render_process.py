@@ -1,0 +1,647 @@
+"""Real child processes: what happens to a call when its child crashes, hangs or is killed?"""
+
+from __future__ import annotations
+
+import base64
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kinoloom.backends.local.backend import LocalBackend
+from kinoloom.catalog.card import ModelCard
+from kinoloom.config import Settings
+from kinoloom.errors import (
+    Cancelled,
+    InvalidMedia,
+    InvalidRequest,
+    KinoloomError,
+    MissingPackage,
+    ModelNotFound,
+    TimedOut,
+    WorkerUnavailable,
+)
+from kinoloom.jobs import child_process
+from kinoloom.jobs.media import read_inputs
+from kinoloom.jobs.messages import MAX_LINE, pack
+from kinoloom.jobs.record import RenderFacts, measurement_of, settings_of
+from kinoloom.jobs.render_process import RenderProcess
+from kinoloom.jobs.steps import plan_of_take, take_of
+from kinoloom.media.reader import probe, read_video
+from kinoloom.media.settings import read_settings
+from kinoloom.media.writer import write_video
+from kinoloom.planner.plan import Plan
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="a means of Linux")
+posix = pytest.mark.skipif(sys.platform == "win32", reason="signals")
+
+Answer = dict[str, Any]
+Start = Callable[..., RenderProcess]
+
+
+@pytest.fixture
+def settings(tmp_path: Path, tiny_cards: Path) -> Settings:
+    return Settings(home=tmp_path / "home", models=tiny_cards, default_model="tiny", device="cpu")
+
+
+@pytest.fixture
+def start(settings: Settings) -> Iterator[Start]:
+    """A function that starts a light process, or with `light=False` one that renders."""
+    started: list[RenderProcess] = []
+
+    def starting(*, light: bool = True, silence: float = 60.0, **changes: Any) -> RenderProcess:
+        process = RenderProcess(
+            settings.model_copy(update=changes), light=light, threads=1, silence=silence
+        )
+        started.append(process)
+        return process
+
+    yield starting
+    for process in started:
+        process.close()
+
+
+@pytest.fixture(scope="module")
+def renderer(tmp_path_factory: pytest.TempPathFactory, tiny_cards: Path) -> Iterator[RenderProcess]:
+    """A process that renders and stays for all tests that leave it in order."""
+    home = tmp_path_factory.mktemp("home")
+    settings = Settings(home=home, models=tiny_cards, default_model="tiny", device="cpu")
+    with RenderProcess(settings, threads=1) as process:
+        process.start()
+        yield process
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    file = tmp_path / "picture.png"
+    Image.new("RGB", (64, 48), (200, 30, 30)).save(file)
+    return file
+
+
+@pytest.fixture
+def film(tmp_path: Path) -> Path:
+    file = tmp_path / "film.mp4"
+    greys = [np.full((48, 64, 3), 10 * i, np.uint8) for i in range(24)]
+    write_video(file, greys, 12, format="mp4", settings={"large": "x" * 20_000})
+    return file
+
+
+def planned(process: RenderProcess, **values: Any) -> Plan:
+    request = {"prompt": "a red ball rolling", "seed": 7} | values
+    return Plan.model_validate(process.call("plan", {"request": request})["plan"])
+
+
+def render(process: RenderProcess, plan: Plan, folder: Path, **options: Any) -> Answer:
+    arguments = {"plan": plan.model_dump(mode="json"), "number": 0, "inputs": {}}
+    number = options.pop("number", 0)
+    return process.call("render", arguments | {"folder": str(folder), "number": number}, **options)
+
+
+def size_of(process: RenderProcess, file: Path, **options: Any) -> tuple[int, int]:
+    facts = process.call("probe", {"path": str(file)}, **options)
+    return facts["width"], facts["height"]
+
+
+def hold(process: RenderProcess) -> int:
+    """Stop the child as a debugger would; its process id."""
+    process.start()
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGSTOP)
+    return process.pid
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that nobody has reaped yet does not."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return status.rpartition(")")[2].split()[0] not in "ZX"
+
+
+def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.02)
+
+
+# --- what a child can do ------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_job_in_steps_gives_the_same_frames_as_in_one_process(
+    renderer: RenderProcess,
+    one_thread: None,
+    tiny_card: ModelCard,
+    tmp_path: Path,
+) -> None:
+    plan = planned(renderer, candidates=2)
+    told: list[Answer] = []
+    answers = [render(renderer, plan, tmp_path, number=n, on_message=told.append) for n in range(2)]
+    backend = LocalBackend(Settings(home=tmp_path / "here"))
+    for number, answer in enumerate(answers):
+        take = plan_of_take(plan, number)
+        here = backend.render(take_of(take), tiny_card, read_inputs(take), lambda _: None)
+        assert np.array_equal(np.load(answer["frames"]), here.frames)
+        assert answer["audio"] is None
+    facts = RenderFacts.from_dict(answers[0]["rendered"])
+    assert measurement_of(plan, facts).seconds_per_step > 0
+    assert {m["take"] for m in told if m["type"] == "progress"} == {1, 2}
+    assert [m["step"] for m in told if m.get("phase") == "denoise"] == [1, 2, 1, 2]
+    previews = [base64.b64decode(m["jpeg"]) for m in told if m["type"] == "preview"]
+    assert previews
+    assert all(jpeg.startswith(b"\xff\xd8\xff") for jpeg in previews)
+    # The model stays loaded between calls.
+    assert answers[1]["rendered"]["seconds"]["load"] < answers[0]["rendered"]["seconds"]["load"] / 5
+
+    frames = answers[0]["frames"]
+    scored = renderer.call("score", {"frames": frames, "fps": plan.fps})
+    assert 0 <= scored["scores"]["overall"] <= 1
+    poster = tmp_path / "poster.png"
+    assert renderer.call("poster", {"frames": frames, "target": str(poster)}) == {}
+    with Image.open(poster) as opened:
+        assert (opened.format, opened.size) == ("PNG", plan.size)
+    target = tmp_path / "clip.mp4"
+    written: list[Answer] = []
+    answer = renderer.call(
+        "encode",
+        {
+            "plan": plan_of_take(plan, 0).model_dump(mode="json"),
+            "frames": frames,
+            "audio": None,
+            "target": str(target),
+            "settings": settings_of("a-clip", plan, scored["scores"], facts.all_versions),
+            "format": "mp4",
+        },
+        on_message=written.append,
+    )
+    assert answer == {"path": str(target)}
+    assert {m["phase"] for m in written} == {"write"}
+    assert (written[-1]["step"], written[-1]["steps"]) == (plan.frames, plan.frames)
+    assert probe(target).frames == plan.frames
+    found = read_settings(target)
+    assert found is not None
+    assert found["clip"] == "a-clip"
+
+
+@pytest.mark.slow
+def test_inputs_may_lie_elsewhere_than_in_the_plan(
+    renderer: RenderProcess, picture: Path, tmp_path: Path
+) -> None:
+    plan = planned(renderer, image=str(picture))
+    moved = picture.rename(tmp_path / "moved.png")
+    arguments = {"plan": plan.model_dump(mode="json"), "number": 0, "folder": str(tmp_path)}
+    with pytest.raises(InvalidMedia, match="does not exist"):
+        renderer.call("render", arguments | {"inputs": {}})
+    answer = renderer.call("render", arguments | {"inputs": {"image": str(moved)}})
+    assert np.load(answer["frames"]).shape == (9, plan.height, plan.width, 3)
+
+
+def test_what_others_sent_is_shown_small(start: Start, film: Path, tmp_path: Path) -> None:
+    process = start()
+    assert process.call("probe", {"path": str(film)}) == {
+        "kind": "video",
+        "width": 64,
+        "height": 48,
+        "frames": 24,
+        "fps": 12.0,
+        "duration": 2.0,
+        "codec": "h264",
+        "format": "mp4",
+        "has_audio": False,
+    }
+    for command, size in {"thumbnail": (64, 48), "spritesheet": (256, 192)}.items():
+        target = tmp_path / command
+        assert process.call(command, {"video": str(film), "target": str(target)}) == {}
+        with Image.open(target) as opened:
+            assert (opened.format, opened.size) == ("JPEG", size)
+    target = tmp_path / "small.gif"
+    process.call("gif", {"video": str(film), "target": str(target)})
+    frames, fps = read_video(target)
+    assert len(frames) / fps == pytest.approx(2.0, abs=0.1)
+
+
+# --- errors of the child's own ------------------------------------------------------------------
+
+
+def test_the_childs_errors_arrive_as_they_were_and_the_child_stays(
+    start: Start, picture: Path
+) -> None:
+    process = start()
+    with pytest.raises(InvalidRequest) as wrong:
+        planned(process, steps=-1, prompt="")
+    assert {p.field for p in wrong.value.problems} == {"steps", "prompt"}
+    pid = process.pid
+    with pytest.raises(ModelNotFound) as missing:
+        planned(process, model="tinny")
+    assert "tiny" in " ".join((missing.value.cause, *missing.value.hints))
+    with pytest.raises(KinoloomError, match="knows no command 'dance'"):
+        process.call("dance", {})
+    with pytest.raises(KinoloomError, match="should not") as odd:
+        process.call("probe", {})
+    assert odd.value.cause == "KeyError: 'path'"
+    with pytest.raises(ValueError, match="bytes"):
+        process.call("probe", {"path": "x" * MAX_LINE})
+    assert size_of(process, picture) == (64, 48)
+    assert process.pid == pid
+
+
+def test_hostile_media_end_with_a_named_error_and_the_next_call_works(
+    start: Start, film: Path, picture: Path, tmp_path: Path
+) -> None:
+    process = start()
+    bomb, cut, torn = tmp_path / "bomb.png", tmp_path / "cut.mp4", tmp_path / "torn.png"
+    Image.new("1", (30_000, 30_000)).save(bomb)
+    assert bomb.stat().st_size < 1_000_000
+    cut.write_bytes(film.read_bytes()[:-2000])
+    torn.write_bytes(picture.read_bytes()[:60])
+    for file, why in {bomb: "too large", cut: "cut short", torn: "damaged"}.items():
+        with pytest.raises(InvalidMedia, match=why):
+            process.call("probe", {"path": str(file)})
+    with pytest.raises(InvalidMedia, match="cut short"):
+        process.call("thumbnail", {"video": str(cut), "target": str(tmp_path / "t.jpg")})
+    assert not (tmp_path / "t.jpg").exists()
+    assert size_of(process, picture) == (64, 48)
+
+
+@linux
+def test_a_light_child_is_held_to_its_memory(start: Start, picture: Path, tmp_path: Path) -> None:
+    import resource
+
+    process = start()
+    size_of(process, picture)
+    pid = process.pid
+    assert pid is not None
+    allowed = 4 * 2**30
+    assert resource.prlimit(pid, resource.RLIMIT_AS) == (allowed, allowed)
+    assert Path(f"/proc/{pid}/oom_score_adj").read_text().strip() == "500"
+    status = Path(f"/proc/{pid}/status").read_text()
+    used = next(int(x.split()[1]) * 1024 for x in status.splitlines() if x.startswith("VmSize"))
+    less = used + 64 * 2**20
+    resource.prlimit(pid, resource.RLIMIT_AS, (less, allowed))
+    large = tmp_path / "large.png"
+    Image.new("RGB", (7900, 7900)).save(large)
+    with pytest.raises(InvalidMedia, match="memory"):
+        process.call("probe", {"path": str(large)})
+    assert size_of(process, picture) == (64, 48)
+    assert process.pid == pid
+
+
+# --- a child that dies, hangs or is too slow ----------------------------------------------------
+
+
+@posix
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT])
+def test_a_child_that_dies_is_told_and_the_next_call_gets_a_fresh_one(
+    start: Start, picture: Path, number: signal.Signals
+) -> None:
+    process = start()
+    pid = hold(process)
+
+    def strike() -> bool:
+        os.kill(pid, number)
+        os.kill(pid, signal.SIGCONT)
+        return False
+
+    with pytest.raises(WorkerUnavailable, match="reads media died") as died:
+        size_of(process, picture, should_stop=strike)
+    assert number.name in died.value.cause
+    assert ("memory" in died.value.cause) == (number is signal.SIGKILL)
+    assert died.value.hints
+    assert not alive(pid)
+    assert size_of(process, picture) == (64, 48)
+    assert process.pid != pid
+
+
+@posix
+def test_a_child_that_died_while_it_was_idle_is_replaced(start: Start, picture: Path) -> None:
+    process = start()
+    size_of(process, picture)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
+    until(lambda: process.pid is None)
+    assert size_of(process, picture) == (64, 48)
+
+
+@posix
+def test_a_child_that_hangs_is_killed(start: Start, picture: Path) -> None:
+    process = start(silence=1.5)
+    pid = hold(process)
+    with pytest.raises(WorkerUnavailable, match="hung") as hung:
+        size_of(process, picture)
+    assert "1.5 seconds" in hung.value.cause
+    assert not alive(pid)
+    assert size_of(process, picture) == (64, 48)
+
+
+@posix
+def test_a_child_that_does_not_even_read_is_killed(start: Start) -> None:
+    process = start(silence=1.5)
+    pid = hold(process)
+    with pytest.raises(WorkerUnavailable):
+        process.call("probe", {"path": "x" * 1_000_000})  # more than a pipe holds
+    assert not alive(pid)
+
+
+@posix
+def test_a_deadline_ends_the_call_and_the_child(start: Start, picture: Path) -> None:
+    process = start()
+    pid = hold(process)
+    with pytest.raises(TimedOut, match="deadline"):
+        size_of(process, picture, timeout=0.3)
+    assert not alive(pid)
+    assert size_of(process, picture, timeout=60.0) == (64, 48)
+
+
+@linux
+def test_the_kernel_counts_a_light_childs_time(start: Start, picture: Path) -> None:
+    import resource
+
+    process = start()
+    size_of(process, picture, timeout=50.0)
+    assert process.pid is not None
+    soft, hard = resource.prlimit(process.pid, resource.RLIMIT_CPU)
+    assert 50 <= soft <= 60 * (os.cpu_count() or 1)
+    assert hard == resource.RLIM_INFINITY
+    size_of(process, picture)
+    assert resource.prlimit(process.pid, resource.RLIMIT_CPU)[0] == resource.RLIM_INFINITY
+
+
+@posix
+def test_a_child_that_does_not_stop_when_asked_is_killed(
+    start: Start, picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(child_process, "GRACE_SECONDS", 0.5)
+    process = start()
+    pid = hold(process)
+    with pytest.raises(Cancelled):
+        size_of(process, picture, should_stop=lambda: True)
+    assert not alive(pid)
+    assert size_of(process, picture) == (64, 48)
+
+
+@pytest.mark.slow
+def test_a_render_stops_at_its_next_step_and_leaves_the_child_in_order(
+    renderer: RenderProcess, tmp_path: Path
+) -> None:
+    plan = planned(renderer, steps=8, frames=25)
+    whole = render(renderer, plan, tmp_path)
+    pid = renderer.pid
+    again = tmp_path / "again"
+    again.mkdir()
+
+    class Enough(Exception):
+        pass
+
+    def listen(message: Answer) -> None:
+        if message.get("phase") == "load":
+            raise Enough
+
+    with pytest.raises(Enough):
+        render(renderer, plan, again, on_message=listen)
+    with pytest.raises(Cancelled):
+        render(renderer, plan, again, should_stop=lambda: True)
+    assert list(again.iterdir()) == []
+    answer = render(renderer, plan, again)
+    assert renderer.pid == pid
+    assert np.array_equal(np.load(answer["frames"]), np.load(whole["frames"]))
+
+
+@pytest.mark.model
+@pytest.mark.slow
+def test_no_further_step_is_made_once_the_stop_is_read(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path / "home", device="cpu")
+    with RenderProcess(settings, light=True) as planner:
+        plan = planned(planner, steps=40)
+    child = child_process.ChildProcess(settings, light=False, threads=1)
+    try:
+        data = settings.model_dump(mode="json")
+        child.send(pack({"do": "set up", "settings": data}), 60.0)
+        arguments = {
+            "plan": plan.model_dump(mode="json"),
+            "number": 0,
+            "folder": str(tmp_path),
+            "inputs": {},
+        }
+        request = {"do": "render", "number": 1, "arguments": arguments, "timeout": None}
+        child.send(pack(request), 60.0)
+        steps = []
+        while True:
+            message = child.heard.get(timeout=120)
+            assert isinstance(message, dict)
+            if message["type"] == "error":
+                break
+            if message.get("phase") == "denoise":
+                steps.append(message["step"])
+                if len(steps) == 3:
+                    child.send(pack({"do": "stop", "number": 1}), 60.0)
+    finally:
+        child.end()
+    assert message["error"]["kind"] == "cancelled"
+    assert steps in ([1, 2, 3], [1, 2, 3, 4])
+
+
+# --- lives and deaths of parents ----------------------------------------------------------------
+
+PARENT = """
+import sys, time
+from pathlib import Path
+from kinoloom.config import Settings
+from kinoloom.jobs.render_process import RenderProcess
+
+process = RenderProcess(Settings(home=Path(sys.argv[1])), light=True)
+process.start()
+print(process.pid, flush=True)
+time.sleep(600)
+"""
+
+
+@linux
+@pytest.mark.parametrize("held", [False, True])
+def test_a_child_dies_with_its_parent(tmp_path: Path, held: bool) -> None:
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        # Once it has lowered its own standing, it is bound to its parent too.
+        standing = Path(f"/proc/{pid}/oom_score_adj")
+        until(lambda: standing.read_text().strip() == "500")
+        assert alive(pid)
+        if held:  # then it cannot see that its input ends
+            os.kill(pid, signal.SIGSTOP)
+    finally:
+        parent.kill()
+        parent.communicate()
+    until(lambda: not alive(pid))
+
+
+def test_a_child_outlives_the_thread_that_asked_for_it(start: Start, picture: Path) -> None:
+    process = start()
+    thread = threading.Thread(target=process.start)
+    thread.start()
+    thread.join()
+    pid = process.pid
+    assert size_of(process, picture) == (64, 48)
+    assert process.pid == pid
+
+
+@posix
+def test_a_process_that_is_closed_ends_the_call_that_waits(start: Start, picture: Path) -> None:
+    process = start()
+    pid = hold(process)
+    closing = threading.Thread(target=process.close)
+
+    def close_once() -> bool:
+        if not closing.is_alive() and not closing.ident:
+            closing.start()
+            os.kill(pid, signal.SIGCONT)
+        return False
+
+    with pytest.raises(WorkerUnavailable):
+        size_of(process, picture, should_stop=close_once)
+    closing.join()
+    assert not alive(pid)
+    with pytest.raises(WorkerUnavailable, match="was ended"):
+        size_of(process, picture)
+
+
+# --- what else may come out of a child ----------------------------------------------------------
+
+
+def test_what_libraries_print_does_not_end_up_between_the_answers(
+    start: Start, picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, threading, time\n"
+        "os.write(1, b'hello\\n')\n"
+        "def chatter():\n"
+        "    while True:\n"
+        "        os.write(1, b'chatter chatter\\n')\n"
+        "        time.sleep(0.001)\n"
+        "threading.Thread(target=chatter, daemon=True).start()\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    process = start()
+    for _ in range(20):
+        assert size_of(process, picture) == (64, 48)
+
+
+def as_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
+    """Have a shell script started in place of Python."""
+    script = tmp_path / "child.sh"
+    script.write_text("\n".join(("#!/bin/sh", *lines)))
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(script))
+
+
+ALIVE = """echo '{"type":"alive"}'"""
+
+
+@posix
+@pytest.mark.parametrize(
+    "line",
+    [
+        "echo nonsense",
+        "echo '[1]'",
+        """echo '{"type":"result","number":0,"result":3}'""",
+        """echo '{"type":"result","number":0}'""",
+        """echo '{"type":"error","number":0,"error":{"kind":"invalid_params","problems":[1]}}'""",
+        """echo '{"type":"error","number":0,"error":7}'""",
+        f"head -c {2 * MAX_LINE} /dev/zero | tr '\\0' x",
+    ],
+)
+def test_nonsense_ends_the_call_and_the_child(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    as_child(tmp_path, monkeypatch, ALIVE, line, "sleep 60")
+    process = start()
+    with pytest.raises(WorkerUnavailable, match="nonsense"):
+        process.call("probe", {})
+    assert process.pid is None
+
+
+@posix
+def test_the_last_words_are_told_without_secrets(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pydantic import SecretStr
+
+    monkeypatch.setenv("SOME_API_KEY", "key-0123456789")
+    as_child(
+        tmp_path,
+        monkeypatch,
+        ALIVE,
+        "seq 1 1000 >&2",
+        "echo sent key-0123456789 to postgresql://me:s3same-open@db/clips >&2",
+        "printf '\\r 50%%\\r 100%% s3same-open' >&2",
+        "exit 7",
+    )
+    url = SecretStr("postgresql://me:s3same-open@db/clips")
+    with pytest.raises(WorkerUnavailable) as died:
+        start(database_url=url).call("probe", {})
+    assert died.value.cause == (
+        "It ended with code 7. Its last words:\n998\n999\n1000\nsent *** to ***\n 100% ***"
+    )
+
+
+@posix
+def test_a_light_child_knows_no_secrets_of_the_environment(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOME_API_KEY", "key-0123456789")
+    monkeypatch.setenv("SOME_PLACE", "a-place")
+    seen = tmp_path / "seen"
+    as_child(tmp_path, monkeypatch, f"env > {seen}", "exit 0")
+    for light, key in ((True, False), (False, True)):
+        with pytest.raises(WorkerUnavailable):
+            start(light=light).call("probe", {})
+        found = seen.read_text()
+        assert ("key-0123456789" in found) == key
+        assert "SOME_PLACE=a-place" in found
+        assert "OMP_WAIT_POLICY=PASSIVE" in found
+        assert "OMP_NUM_THREADS=1" in found
+
+
+def test_a_child_that_lacks_a_package_says_so(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pydantic.py").write_text(
+        "raise ModuleNotFoundError(\"No module named 'pydantic'\")"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(MissingPackage, match="cannot start") as missing:
+        start().call("probe", {})
+    assert "pydantic" in missing.value.cause
+
+
+def test_a_child_that_cannot_be_started_is_told(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "gone"))
+    with pytest.raises(WorkerUnavailable, match="cannot be started") as failed:
+        start().start()
+    assert failed.value.cause == "No such file or directory"
+
+
+LIGHT = """
+import sys
+from kinoloom.jobs import render_process, record
+heavy = {"numpy", "torch", "cv2", "av", "PIL"} & set(sys.modules)
+assert not heavy, heavy
+"""
+
+
+def test_the_parent_loads_nothing_heavy() -> None:
+    subprocess.run([sys.executable, "-c", LIGHT], check=True)
