@@ -62,6 +62,10 @@ test: $(STAMPS)/test-$(KEY)  ## Run every check and every test (PYTEST_FLAGS=...
 bench: $(STAMPS)/test-$(KEY)  ## Measure how fast it is, and write docs/benchmarks.md
 	$(BIN)/python -m benchmarks
 
+.PHONY: chaos
+chaos: $(STAMPS)/test-$(KEY)  ## Kill servers, workers and children at random, and count (KILLS=200)
+	$(BIN)/python -m scripts.chaos --kills $(or $(KILLS),200)
+
 .PHONY: install
 install: $(STAMPS)/test-$(KEY)  ## Install for development: .venv with the local and dev extras
 

@@ -23,6 +23,7 @@ ORDER = (
     "startup",
     "scoring",
     "encoding",
+    "events",
 )
 ROOT = Path(__file__).parents[1]
 TABLES = ROOT / "docs" / "benchmarks.md"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,6 +36,8 @@ def examine(settings: Settings) -> list[Check]:
     """Every check, in the order in which a newcomer would need them."""
     checks = [_python(), _settings_file(), _device(settings), *_backend(settings)]
     checks += [_guarded("codecs", _codecs), _guarded("store", lambda: _store(settings))]
+    checks += [_guarded("assets", lambda: _assets(settings)), _cache(settings)]
+    checks += [_guarded("workers", lambda: _workers(settings)), _server()]
     checks += [_place("data folder", settings.home), _place("output folder", settings.outputs)]
     return checks
 
@@ -124,6 +128,66 @@ def _store(settings: Settings) -> Check:
     reused = totals.get("clips.reused", 0)
     again = f"; {reused} clips were there already when asked for again" if reused else ""
     return Check("store", "ok", f"{settings.home}, {last}{known}{again}")
+
+
+def _assets(settings: Settings) -> Check:
+    """Keeps a few bytes where files go: a full or lost place shows itself only so."""
+    from kinoloom.store.store import Store
+
+    with Store.of(settings) as store:
+        probe = f"kinoloom doctor {os.getpid()}".encode()
+        store.assets.discard(store.assets.put_bytes(probe, "probe").digest)
+    return Check("assets", "ok", f"files can be kept in {settings.assets or settings.home}")
+
+
+def _cache(settings: Settings) -> Check:
+    """Whether the cache of embeddings answers; without a server it is a folder."""
+    if settings.cache_url is None:
+        return Check("cache", "ok", "embeddings are kept in memory and on this disk")
+    from kinoloom.store.cache.server import ServerCache, ServerLost
+
+    try:
+        cache = ServerCache(
+            settings.cache_url.get_secret_value(), settings.cache_size, settings.cache_ttl
+        )
+        entries, used = cache.usage()
+        cache.close()
+    except (KinoloomError, ServerLost) as error:
+        hint = "start the Redis server or correct cache_url; until then the disk is used"
+        return Check("cache", "warning", str(error), hint)
+    return Check("cache", "ok", f"Redis with {entries} embeddings, {used / 1e6:.1f} MB")
+
+
+def _workers(settings: Settings) -> Check:
+    """Who runs jobs, and whether some wait for nobody."""
+    from kinoloom.jobs.dead import live_workers
+    from kinoloom.store.store import Store
+
+    with Store.of(settings) as store:
+        live = [worker for worker in live_workers(store, settings) if worker.queues]
+        counts = store.jobs.counts()
+    served = {queue.name for worker in live for queue in worker.queues}
+    waiting = {n: c["queued"] for n, c in counts.items() if c.get("queued") and n not in served}
+    held = sum(states.get("held", 0) for states in counts.values())
+    if waiting:
+        names = ", ".join(f"{count} in {name}" for name, count in sorted(waiting.items()))
+        hint = "kinoloom serve, or: kinoloom worker --queue " + sorted(waiting)[0]
+        return Check("workers", "warning", f"jobs wait for a worker: {names}", hint)
+    if held:
+        hint = "kinoloom jobs list --state held, then: kinoloom jobs release ID"
+        return Check("workers", "warning", f"{held} jobs are held or were interrupted", hint)
+    if not live:
+        return Check("workers", "ok", "none; a command renders in its own process")
+    who = "; ".join(f"{w.id} serves {', '.join(q.name for q in w.queues)}" for w in live)
+    return Check("workers", "ok", who)
+
+
+def _server() -> Check:
+    missing = [name for name in ("fastapi", "uvicorn", "httpx") if find_spec(name) is None]
+    if missing:
+        hint = 'pip install "kinoloom[server]"'
+        return Check("server", "ok", f"not installed ({', '.join(missing)})", hint)
+    return Check("server", "ok", "kinoloom serve can run")
 
 
 def _place(name: str, folder: Path) -> Check:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from acceptance.command import PROMPT, QUICK, Made, User
+from acceptance.stage import write_cards
 from kinoloom.media.images import save_png
 from training.spark.world import Scene, render
 
@@ -77,3 +78,11 @@ def psnr() -> Callable[[np.ndarray, np.ndarray], float]:
         return float("inf") if error == 0 else float(10 * np.log10(255**2 / error))
 
     return measure
+
+
+@pytest.fixture(scope="session")
+def chaos_cards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the tiny model's card for many quick clips. Not to be changed."""
+    folder = tmp_path_factory.mktemp("chaos-cards")
+    write_cards(folder)
+    return folder

@@ -62,6 +62,7 @@ def test_a_picture_that_cannot_be_decoded_is_a_problem_of_the_request(studio_api
     parts = [("prompt", (None, "a")), ("image", ("a.png", broken, "image/png"))]
     answer = studio_api.client.post("/api/plan", files=parts)
     assert (answer.status_code, answer.json()["kind"]) == (422, "invalid_media")
+    assert str(studio_api.store.home) not in answer.text
 
 
 def test_the_preview_is_a_moving_picture_that_is_made_once(studio_api: Api, video: bytes) -> None:
@@ -84,6 +85,7 @@ def test_a_clip_whose_video_is_broken_has_no_preview(studio_api: Api) -> None:
     made = studio_api.clip(b"\0" * 100)
     answer = studio_api.client.get(f"/api/clips/{made.id}/preview")
     assert (answer.status_code, answer.json()["kind"]) == (422, "invalid_media")
+    assert str(studio_api.store.home) not in answer.text
 
 
 @pytest.mark.parametrize("kind", ["mp4", "webm", "gif"])

@@ -6,7 +6,7 @@ import random
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,21 @@ from websockets.sync.client import ClientConnection, connect
 from hearing import DEADLINE, new_job, numbers
 from kinoloom.config import Settings
 from kinoloom.jobs.service import JobService
+from kinoloom.server import hub as hubs
+from kinoloom.server import sse, websocket
 from kinoloom.server.app import create_app
 from kinoloom.store.keys import ApiKey
 from kinoloom.store.store import Store
 from serving import running
 
 Message = dict[str, Any]
+
+OPENINGS = {
+    "websocket": b"GET /api/events HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\n"
+    b"Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    b"Sec-WebSocket-Version: 13\r\n\r\n",
+    "sse": b"GET /api/events HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: text/event-stream\r\n\r\n",
+}
 
 
 class Served:
@@ -35,7 +44,9 @@ class Served:
         self.app, self.store, self.url = app, store, url
         self.address = url.replace("http", "ws", 1) + "/api/events"
 
-    def websocket(self, query: str = "", **options: Any) -> ClientConnection:
+    def websocket(
+        self, query: str = "", **options: Any
+    ) -> AbstractContextManager[ClientConnection]:
         return connect(self.address + query, open_timeout=DEADLINE, **options)
 
 
@@ -214,33 +225,28 @@ def test_two_hundred_clients_hear_every_state(server: Served) -> None:
     assert told == [states] * 200
 
 
-def test_a_client_that_does_not_read_delays_nobody(
-    server: Served, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("transport", ["websocket", "sse"])
+def test_a_client_that_does_not_read_delays_nobody_and_is_let_go_of(
+    server: Served, transport: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from kinoloom.server import hub, websocket
-
-    monkeypatch.setattr(hub, "_MOST_ENTRIES", 20)
-    monkeypatch.setattr(hub, "BATCH_SECONDS", 0.0)
-    monkeypatch.setattr(websocket, "BATCH_SECONDS", 0.0)
-    monkeypatch.setattr(websocket, "SEND_SECONDS", 0.5)
+    monkeypatch.setattr(hubs, "_MOST_ENTRIES", 20)
+    for module in (websocket, sse):
+        monkeypatch.setattr(module, "BATCH_SECONDS", 0.0)
+        monkeypatch.setattr(module, "SEND_SECONDS", 0.5)
     job = new_job(server.store)
+    clients = server.app.state.hub.clients
     host, _, port = server.url.removeprefix("http://").rpartition(":")
-    with socket.socket() as stuck:
+    with socket.socket() as stuck, server.websocket() as reader:
+        said(reader)
+        before = clients[transport]
         stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         stuck.connect((host, int(port)))
-        stuck.sendall(
-            b"GET /api/events HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\n"
-            b"Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
-            b"Sec-WebSocket-Version: 13\r\n\r\n"
-        )
-        with server.websocket() as reader:
-            said(reader)
-            hubs = server.app.state.hub
-            wait_for(lambda: hubs.clients["websocket"] == 2)
-            for n in range(400):
-                last = server.store.events.add(job, "log", {"n": n, "text": "x" * 20_000})
-            assert [event["data"]["n"] for event in heard(reader, last)] == list(range(400))
-            wait_for(lambda: hubs.clients["websocket"] == 1)  # the stuck one was let go of
+        stuck.sendall(OPENINGS[transport])
+        wait_for(lambda: clients[transport] == before + 1)
+        for n in range(400):
+            last = server.store.events.add(job, "log", {"n": n, "text": "x" * 20_000})
+        assert [event["data"]["n"] for event in heard(reader, last)] == list(range(400))
+        wait_for(lambda: clients[transport] == before)
 
 
 def test_a_heartbeat_comes_when_nothing_happens_and_when_much_does(server: Served) -> None:
@@ -348,16 +354,17 @@ def test_when_the_server_stops_clients_are_asked_to_come_back(server: Served) ->
 
 
 def test_a_page_of_another_site_cannot_listen(server: Served) -> None:
-    with pytest.raises(InvalidStatus) as caught:
-        server.websocket(origin="https://elsewhere.example")
+    origin = "https://elsewhere.example"
+    with pytest.raises(InvalidStatus) as caught, server.websocket(origin=origin):
+        pass
     assert caught.value.response.status_code == 403
     with server.websocket(origin=server.url) as client:  # its own pages may
         assert said(client)["type"] == "heartbeat"
 
 
 def test_a_browser_sends_its_key_as_a_subprotocol(guarded: Served) -> None:
-    with pytest.raises(InvalidStatus) as caught:
-        guarded.websocket()
+    with pytest.raises(InvalidStatus) as caught, guarded.websocket():
+        pass
     assert caught.value.response.status_code == 401
     key, secret = guarded.store.keys.create("browser", {"read"})
     with guarded.websocket(subprotocols=["kinoloom", f"kinoloom.key.{secret}"]) as client:

@@ -103,7 +103,7 @@ class ChildProcess:
                 break
             if message is None or isinstance(message, KinoloomError):
                 break
-            if message.get("number") == number and message["type"] in ("result", "error"):
+            if message.get("number") == number and message.get("type") in ("result", "error"):
                 return
         self.kill()
 
@@ -125,6 +125,9 @@ class ChildProcess:
                 os.killpg(self.pid, signal.SIGKILL)
         with suppress(subprocess.TimeoutExpired):  # one that waits for a broken disk stays
             self._process.wait(_REAPED_SECONDS)
+            # Not before: who is writing holds it until the other end is gone.
+            with suppress(OSError, ValueError):
+                _pipe(self._process.stdin).close()
 
     def told(self, data: Any) -> KinoloomError:
         """The error that the child told of. Raises AttributeError, KeyError, TypeError: none."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import random
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from typing import Any, Protocol
 
 from kinoloom.config import Settings
 from kinoloom.errors import Cancelled, KinoloomError, TimedOut, WorkerUnavailable
+from kinoloom.jobs.leftovers import tidy, work_folder
 from kinoloom.jobs.naming import output_path
 from kinoloom.jobs.planning import load_catalog, machine_of
 from kinoloom.jobs.record import (
@@ -99,14 +99,14 @@ class ClipJob:
     def carry_out(self) -> None:
         """Do what is left of the job, and write how it ended."""
         try:
-            with tempfile.TemporaryDirectory(dir=self._work_folder(), prefix="job-") as folder:
-                self._clip(Path(folder))
+            with work_folder(self._store, self._job) as folder:
+                self._clip(folder)
         except Superseded:
             return
         except KinoloomError as error:
             self._end(error)
         else:
-            self._tidy()
+            tidy(self._store, self._job.id)
 
     def _clip(self, folder: Path) -> None:
         plan = self._plan()
@@ -275,7 +275,7 @@ class ClipJob:
         if self._watch.over():
             self._stop()
         if place is not None and encoded.digest is not None:
-            with whole_file(place) as part, disk_errors(place):
+            with whole_file(place, mark=self._job.id) as part, disk_errors(place):
                 shutil.copyfile(self._store.assets.path(encoded.digest), part)
         record = self._record(plan, best, takes, kept, encoded, place)
         finished = self._store.jobs.finish(
@@ -331,6 +331,8 @@ class ClipJob:
                     timeout=self._watch.seconds_left(),
                 )
             except WorkerUnavailable as error:
+                if self._watch.over():  # ended, for this worker goes
+                    self._stop()
                 if attempt == ATTEMPTS:
                     raise
                 self._telling.log(f"{error.message} It is tried once more.")
@@ -409,17 +411,6 @@ class ClipJob:
             error=error.as_dict(),
             detail={"error": error.as_dict()},
         )
-
-    def _tidy(self) -> None:
-        """Let go of what only the steps needed: frames are large."""
-        for digest in self._store.jobs.drop_artefacts(self._job.id):
-            self._store.assets.discard(digest)
-        self._store.events.thin(self._job.id)
-
-    def _work_folder(self) -> Path:
-        folder = self._store.home / "work"
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
 
 
 @dataclass(frozen=True)

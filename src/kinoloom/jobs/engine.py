@@ -151,6 +151,17 @@ class Engine:
         """Take a run that is over out of its queue, so that it holds no place there."""
         DBOS.cancel_workflow(workflow_id(job_id, run))
 
+    def taken_by(self, worker: str) -> list[tuple[str, int]]:
+        """The runs of jobs that a worker took from a queue and has not ended, as far as is known.
+
+        Of one that is gone, nobody else takes them.
+        """
+        found = DBOS.list_workflows(
+            name="job", status="PENDING", executor_id=worker, load_input=False, load_output=False
+        )
+        named = (workflow.workflow_id.rpartition(":") for workflow in found)
+        return [(job_id, int(run)) for job_id, _, run in named]
+
     def forget(self, older: timedelta) -> int:
         """Delete what is remembered of runs that ended so long ago; how many there were."""
         until = (datetime.now(UTC) - older).isoformat()

@@ -18,6 +18,7 @@ from kinoloom.config import Settings
 from kinoloom.errors import Cancelled, KinoloomError, WorkerUnavailable
 from kinoloom.jobs.clip import Made
 from kinoloom.jobs.dead import hand_back, live_workers
+from kinoloom.jobs.leftovers import tidy
 from kinoloom.jobs.messages import error_from
 from kinoloom.jobs.planning import plan_request
 from kinoloom.jobs.progress import Event
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 _POLL_SECONDS = 0.05
 _CANCEL_SECONDS = 15.0
-_GONE_SECONDS = 30.0
+_GONE_SECONDS = 60.0
 """A server starts its worker again when that dies; after so long nobody will."""
 
 
@@ -126,6 +127,8 @@ class Here:
     ) -> Made:
         if self._child is None and self._others():
             if job is not None:
+                if job.state == "queued":  # for a process that is gone
+                    job = self._service.hold(job.id)
                 job = self._service.release(job.id)
             else:
                 job = self._submit(request, plan, key, None)
@@ -172,7 +175,7 @@ class Here:
                 if now.state in FINISHED:
                     tell(job, seen, view)
                     return self._made(now)
-                if own or now.state != "queued" or self._others():
+                if own or now.state == "held" or self._others():
                     there = time.monotonic()
                 elif time.monotonic() - there > _GONE_SECONDS:
                     self._service.hold(job.id)
@@ -203,7 +206,7 @@ class Here:
         return seen
 
     def _cancel(self, job: JobRecord) -> None:
-        """Stop the job, and wait until nothing of it is left."""
+        """Stop the job, wait for its end and let go of what it had finished."""
         try:
             self._service.cancel(job.id)
         except KinoloomError:  # it has just ended
@@ -211,6 +214,8 @@ class Here:
         until = time.monotonic() + _CANCEL_SECONDS
         while self._service.get(job.id).state not in FINISHED and time.monotonic() < until:
             time.sleep(_POLL_SECONDS)
+        if self._service.get(job.id).state == "cancelled":
+            tidy(self._store, job.id)
 
     def _made(self, job: JobRecord) -> Made:
         if job.state == "cancelled":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import threading
 from collections.abc import Sequence
 
@@ -42,6 +41,8 @@ def run_worker(
 
 
 def _end_with_parent() -> None:
-    sys.stdin.buffer.read()
+    # Not sys.stdin, whose lock this thread would hold when the interpreter ends.
+    while os.read(0, 4096):
+        pass
     # The parent was killed: as with a kill of this process, whoever comes next takes the jobs over.
     os._exit(1)

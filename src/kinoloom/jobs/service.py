@@ -19,6 +19,7 @@ from typing import Any, cast, get_args
 
 from kinoloom.config import Settings
 from kinoloom.errors import (
+    BudgetExceeded,
     Conflict,
     InvalidRequest,
     NotFound,
@@ -99,6 +100,8 @@ class JobService:
         if origin == "api" and request.format == "png":
             allowed = "mp4, webm or gif: one file, which can be sent"
             raise InvalidRequest([Problem("format", "png", allowed, "mp4")])
+        if owner is not None:
+            self._check_budget(owner)
         plan = plan or self.plan(request)
         now = datetime.now(UTC)
         record = JobRecord(
@@ -269,6 +272,18 @@ class JobService:
         """End the child process."""
         with self._closing:
             self._media.close()
+
+    def _check_budget(self, key: ApiKey) -> None:
+        """Raises BudgetExceeded when a key's jobs have cost all that it may spend."""
+        if key.budget is None:
+            return
+        spent = self._store.keys.spent(key.id)
+        if spent and spent >= key.budget:
+            raise BudgetExceeded(
+                "The budget of this API key is used up.",
+                cause=f"Its jobs have cost ${spent:.2f} of ${key.budget:.2f}.",
+                hints=["Use a key with a larger budget: kinoloom keys create NAME --budget ..."],
+            )
 
     def _again(self, job: JobRecord, states: tuple[JobState, ...]) -> JobRecord | None:
         queue = job.queue

@@ -10,9 +10,9 @@ import base64
 import binascii
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Unpack
 
-from kinoloom.store.jobs import JobRecord
+from kinoloom.store.jobs import JobChanges, JobRecord
 from kinoloom.store.store import Store
 
 _EVERY = 0.25
@@ -44,14 +44,16 @@ class Telling:
                 picture = base64.b64decode(str(message.get("jpeg")), validate=True)
             except binascii.Error:
                 return
-            self._store.events.set_preview(self._job.id, picture)
+            if self._is_mine():
+                self._store.events.set_preview(self._job.id, picture)
         elif kind == "log":
             self.log(str(message.get("message", "")))
 
     def log(self, text: str) -> None:
         """A line for whoever looks at the job."""
         self._on_event(self._job.id, {"type": "log", "message": text})
-        self._store.events.add(self._job.id, "log", {"message": text})
+        if self._is_mine():
+            self._store.events.add(self._job.id, "log", {"message": text})
 
     def _progress(self, progress: dict[str, Any]) -> None:
         now = time.monotonic()
@@ -60,5 +62,9 @@ class Telling:
         if phase == self._phase and not last and now - self._told < _EVERY:
             return
         self._phase, self._told = phase, now
-        self._store.jobs.update(self._job.id, run=self._job.run, progress=progress)
-        self._store.events.add(self._job.id, "progress", progress)
+        if self._is_mine(progress=progress):
+            self._store.events.add(self._job.id, "progress", progress)
+
+    def _is_mine(self, **changes: Unpack[JobChanges]) -> bool:
+        """Change columns of the job; False, and nothing told, when somebody else has it now."""
+        return self._store.jobs.update(self._job.id, run=self._job.run, **changes)

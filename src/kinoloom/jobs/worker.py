@@ -24,6 +24,7 @@ from kinoloom.errors import Conflict, KinoloomError, TimedOut
 from kinoloom.jobs.clip_job import Bench, ClipJob
 from kinoloom.jobs.dead import dead_workers, hand_back
 from kinoloom.jobs.engine import WEBHOOKS, Engine, QueueLimits
+from kinoloom.jobs.leftovers import sweep_work, tidy
 from kinoloom.jobs.locks import device_lock, lock_file
 from kinoloom.jobs.planning import machine_of
 from kinoloom.jobs.queues import API, queue_of_device
@@ -38,6 +39,8 @@ BEATS = 6
 POLL_SECONDS = 0.2
 """Between two looks into the queues and at the wishes for running jobs."""
 _HOUSEKEEPING_SECONDS = 600.0
+_ANNOUNCED_SECONDS = 5.0
+"""After so long a job's own worker has announced its end, if there is such a worker."""
 _API_LIMITS = QueueLimits(at_once=4, per_minute=60)
 
 _log = logging.getLogger(__name__)
@@ -114,6 +117,7 @@ class Worker:
         self._engine.start()
         for job in left:
             self._hand_back(job, died=True)
+        self._clear_up()
         loops = [(self._beat, self._settings.worker_ttl / BEATS), (self._look, POLL_SECONDS)]
         if self._names:
             loops += [(self._dispatch, POLL_SECONDS), (self._keep_house, _HOUSEKEEPING_SECONDS)]
@@ -164,7 +168,8 @@ class Worker:
             started_at=known.started_at or now,
             detail={"worker": self.id},
         )
-        if job is None:  # cancelled, held or begun anew meanwhile
+        if job is None:  # cancelled, held or begun anew meanwhile, or a worker died at its end
+            self._announce(job_id)
             return
         watch = _Watch(job.run, self._limit(job, now))
         with self._lock:
@@ -182,7 +187,8 @@ class Worker:
             self._fail(job, failed)
         finally:
             with self._lock:
-                self._watched.pop(job_id, None)
+                if self._watched.get(job_id) is watch:  # not of a run that has begun meanwhile
+                    del self._watched[job_id]
             self._end_wish(job)
             self._announce(job_id)
 
@@ -211,6 +217,7 @@ class Worker:
         job = self._store.jobs.get(job_id)
         if job is not None and job.webhook is not None and job.finished_at is not None:
             self._engine.announce(job.id, job.run)
+            self._store.jobs.announced(job.id, job.run)
 
     def _deliver(self, job_id: str) -> None:
         """Call a finished job's webhook; called by the engine, which tries again."""
@@ -232,6 +239,13 @@ class Worker:
         self._store.workers.beat(self._record)
         if self._names:
             self._reap()
+            self._announce_others()
+
+    def _announce_others(self) -> None:
+        """Announce what ended without a worker: cancelled while it waited, or by one that died."""
+        until = datetime.now(UTC) - timedelta(seconds=_ANNOUNCED_SECONDS)
+        for job in self._store.jobs.unannounced(until - timedelta(days=1), until):
+            self._announce(job.id)
 
     def _look(self) -> None:
         """Tell the running jobs what is wished for them."""
@@ -275,6 +289,17 @@ class Worker:
     def _take_over(self, worker_id: str) -> None:
         for job in self._store.jobs.running_on(worker_id):
             self._hand_back(job, died=True)
+        for job_id, run in self._engine.taken_by(worker_id):
+            # It died before the job was running, or after that had ended.
+            self._store.jobs.move(job_id, "queued", expect=["queued"], run=run, run_to=run + 1)
+            self._engine.abandon(job_id, run)
+        self._clear_up()
+
+    def _clear_up(self) -> None:
+        """Remove what workers left that were killed."""
+        for job_id in self._store.jobs.untidy():
+            tidy(self._store, job_id)
+        sweep_work(self._store)
 
     def _hand_back(self, job: JobRecord, *, died: bool) -> None:
         if hand_back(self._store, job, died=died):

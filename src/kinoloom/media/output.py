@@ -110,10 +110,17 @@ def check_folder(
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`; it becomes `path` at the end, or vanishes on any failure."""
+def whole_file(path: Path, mark: str = "") -> Iterator[Path]:
+    """A temporary name beside `path`; it becomes `path` at the end, or vanishes on any failure.
+
+    Only a kill leaves it; who comes next with the same `mark` removes it.
+    """
     check_writable(path)
-    part = _part_beside(path)
+    if mark:
+        for left in path.parent.glob(f".kinoloom-{mark}-*.part"):
+            with suppress(OSError):
+                left.unlink()
+    part = _part_beside(path, f"{mark}-" if mark else "")
     try:
         yield part
         with disk_errors(path):
@@ -179,9 +186,9 @@ def _try_file(folder: Path) -> None:
         probe.unlink(missing_ok=True)
 
 
-def _part_beside(path: Path) -> Path:
+def _part_beside(path: Path, mark: str = "") -> Path:
     # A short name of its own, since the final one may already be as long as the disk allows.
-    return path.with_name(f".kinoloom-{secrets.token_hex(6)}.part")
+    return path.with_name(f".kinoloom-{mark}{secrets.token_hex(6)}.part")
 
 
 def _sync_folder(folder: Path) -> None:

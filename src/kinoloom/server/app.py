@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib.metadata import version
 from typing import Any
 
@@ -128,7 +129,9 @@ def create_app(
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["Authorization", "Idempotency-Key", "Last-Event-ID", "Range"],
-            expose_headers=["Content-Range", "Location", "Retry-After"],
+            expose_headers=[
+                *("Content-Range", "ETag", "Idempotent-Replay", "Location", "Retry-After")
+            ],
         )
     app.add_middleware(SafeAnswers)
     app.add_middleware(Measured, metrics=app.state.metrics)
@@ -145,12 +148,25 @@ async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if isinstance(error.__cause__, KinoloomError):
         return error_response(error.__cause__, request.url.path)
+    headers = dict(error.headers or {})
+    if error.status_code == 405 and (methods := _methods(request)):
+        headers["Allow"] = ", ".join(methods)
     return error_response(
         HttpFailure(error.status_code, str(error.detail)),
         request.url.path,
         status=error.status_code,
-        headers=error.headers,
+        headers=headers,
     )
+
+
+def _methods(request: Request) -> list[str]:
+    """What the path takes: the framework names only the methods of the first of its routes."""
+    found: set[str] = set()
+    for path, methods in request.app.openapi()["paths"].items():
+        literal = re.split(r"\{\w+\}", path)
+        if re.fullmatch("[^/]+".join(map(re.escape, literal)), request.url.path):
+            found |= {method.upper() for method in methods}
+    return sorted(found)
 
 
 async def _invalid(request: Request, error: Exception) -> Response:

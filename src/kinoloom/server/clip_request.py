@@ -12,7 +12,7 @@ import binascii
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -92,6 +92,9 @@ def read_clip_request(fields: Mapping[str, Any], store: Store, settings: Setting
     if values.pop("output", None) is not None:
         allowed = "not given: the server keeps the clip, and sends it from its address"
         problems.append(Problem("output", check.shown(fields["output"]), allowed))
+    if values.get("format") == "png":
+        allowed = "mp4, webm or gif: one file, which can be sent"
+        problems.append(Problem("format", values.pop("format"), allowed, "mp4"))
     known = [*(name for name in VideoRequest.model_fields if name != "output"), *OPTIONS]
     for name in [name for name in values if name not in known]:
         near = nearest_names(name, known, count=1)
@@ -131,13 +134,14 @@ def read_clip_request(fields: Mapping[str, Any], store: Store, settings: Setting
 
 
 def _options(fields: Mapping[str, Any]) -> tuple[Options, list[Problem]]:
-    checks = {
+    checks: Mapping[str, Callable[[Any], Any]] = {
         "priority": check.whole(0, MAX_PRIORITY),
         "timeout": check.number(1, MAX_TIMEOUT, " seconds"),
         "webhook": _address,
         "hold": _switch,
     }
-    found, problems = {}, []
+    found: dict[str, Any] = {}
+    problems = []
     for name, test in checks.items():
         value = fields.get(name)
         if value is None:

@@ -121,7 +121,7 @@ def send(request: Request, content: Content, *, name: str, attachment: bool = Fa
 
 def _range(request: Request, tag: str, size: int) -> tuple[int, int] | None:
     """First byte and the one after the last that are asked for; None for everything."""
-    header = request.headers.get("Range")
+    header = request.headers.get("Range") if request.method == "GET" else None
     if header is None or request.headers.get("If-Range", tag) != tag:
         return None
     match = _RANGE.fullmatch(header.strip().replace(" ", ""))

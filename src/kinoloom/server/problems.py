@@ -14,6 +14,7 @@ from typing import Any
 from starlette.responses import JSONResponse
 
 from kinoloom.errors import ErrorKind, InvalidRequest, KinoloomError, Problem, RateLimited
+from kinoloom.server.schemas import without_places
 
 PROBLEM_TYPE = "application/problem+json"
 
@@ -43,7 +44,7 @@ _STATUS = {
 }
 # What a client may do again after a while, in seconds, where the error itself names no time.
 _RETRY_SECONDS = {429: 1.0, 503: 5.0}
-# Errors of the framework that have no kind of their own: (kind, what to say).
+# Errors of the framework that have no kind of their own.
 _HTTP_KINDS = {
     400: ErrorKind.INVALID_PARAMS,
     401: ErrorKind.AUTHENTICATION,
@@ -57,6 +58,11 @@ _HTTP_KINDS = {
     416: ErrorKind.INVALID_PARAMS,
     422: ErrorKind.INVALID_PARAMS,
     429: ErrorKind.RATE_LIMITED,
+}
+# What the framework says no more of than the status's name: (message, hint).
+_HTTP_WORDS = {
+    404: ("There is nothing at this path.", "GET /api/openapi.json lists what there is."),
+    405: ("This path does not take that method.", "The header Allow says which it takes."),
 }
 _OPENAI_TYPES = {
     401: "authentication_error",
@@ -81,7 +87,7 @@ def problem_of(error: KinoloomError, status: int | None = None) -> dict[str, Any
     """The error as a problem document: type, title, status, detail, kind, cause, hints, and the
     list of mistakes when it is a request that has some."""
     status = status or status_of(error.kind)
-    data = error.as_dict()
+    data = without_places(error.as_dict())
     document = {
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,
@@ -97,7 +103,8 @@ def problem_of(error: KinoloomError, status: int | None = None) -> dict[str, Any
 def openai_error_of(error: KinoloomError, status: int | None = None) -> dict[str, Any]:
     """The error in the shape of OpenAI's API: what, why and what to do are one message."""
     status = status or status_of(error.kind)
-    parts = (error.message, error.cause, *error.hints)
+    data = without_places(error.as_dict())
+    parts = (data["message"], data["cause"], *data["hints"])
     param = None
     if isinstance(error, InvalidRequest) and error.problems:
         param = error.problems[0].field
@@ -157,8 +164,10 @@ class HttpFailure(KinoloomError):
     """What the framework refused (no such path, method, media type) in the words of the house."""
 
     def __init__(self, status: int, detail: str) -> None:
-        super().__init__(detail or HTTPStatus(status).phrase)
-        self.status = status
+        phrase = HTTPStatus(status).phrase
+        usual, hint = _HTTP_WORDS.get(status, (phrase, ""))
+        said = detail if detail and detail != phrase else ""
+        super().__init__(said or usual, hints=[hint] if hint and not said else [])
         self.kind = _HTTP_KINDS.get(status, ErrorKind.UNKNOWN)  # type: ignore[misc]
 
 
@@ -275,9 +284,6 @@ def _doc(status: int, openai: bool) -> dict[str, Any]:
         }
     return doc
 
-
-PROBLEMS: dict[int | str, dict[str, Any]] = problem_docs(*sorted(_EXAMPLES))
-"""Every documented problem by its status; a route takes those that it may answer with."""
 
 ALWAYS = (400, 401, 403, 413, 422, 429, 500)
 """What any route may answer; `create_app` documents these for all of them."""

@@ -24,10 +24,10 @@ T = TypeVar("T")
 DIGEST = r"^sha256:[0-9a-f]{64}$"
 """The name of a file by its content, as a pattern."""
 
-_PLACES = frozenset(
-    {"path", "output", "image", "last_image", "video", "mask", "references", "keyframes"}
-)
-_ASSET = re.compile(r"[/\\]([0-9a-f]{2})[/\\]([0-9a-f]{62})$")
+_FILES = ("image", "last_image", "video", "mask", "references", "keyframes")
+_PLACES = frozenset({"path", "output", "outputs", *_FILES})
+_ASSET = re.compile(r"[/\\]([0-9a-f]{2})[/\\]([0-9a-f]{62})\b")
+_ASSET_IN_WORDS = re.compile(r"[^\s'\"]*" + _ASSET.pattern)
 
 
 class Answer(BaseModel):
@@ -391,15 +391,20 @@ class Readiness(Answer):
 
 
 def without_places(data: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON of a record without places on the server's disk.
+    """JSON of a record, an event or an error without places on the server's disk.
 
     Where a request or a plan names a file, a file of the store becomes its digest, which may be
-    sent in a new request, and any other its bare name.
+    sent in a new request, and any other its bare name. A file of the store is told by its digest
+    also where a sentence names it.
     """
     return {key: _shown(value) if key in _PLACES else _inside(value) for key, value in data.items()}
 
 
 def _inside(value: Any) -> Any:
+    if isinstance(value, str):
+        # Looked for first: a long text without spaces would be searched from each of its letters.
+        found = _ASSET.search(value)
+        return _ASSET_IN_WORDS.sub(r"sha256:\1\2", value) if found else value
     if isinstance(value, Mapping):
         return without_places(value)
     return [_inside(item) for item in value] if isinstance(value, list | tuple) else value

@@ -13,7 +13,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO
 
@@ -34,7 +34,11 @@ from kinoloom.store.place import (
 )
 from kinoloom.store.tables import AssetRow, ClipAssetRow, JobArtefactRow
 
+UNUSED = timedelta(days=1)
+"""How long an asset is kept that nothing refers to."""
 _CHUNK = 1 << 20
+_COLLECTED = 1000
+"""So many of them are removed at once."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +164,18 @@ class Assets:
             session.flush()
             self._place.remove(digest)
         return True
+
+    def collect(self, older: timedelta = UNUSED) -> int:
+        """Remove what nothing has referred to and that was kept so long ago; how many there were.
+
+        Steps of jobs that were given up leave such assets, and uploads that nobody used.
+        """
+        unused = select(AssetRow.digest).where(AssetRow.created_at < datetime.now(UTC) - older)
+        for table in (ClipAssetRow, JobArtefactRow):
+            unused = unused.where(~exists().where(table.digest == AssetRow.digest))
+        with self._database.reading() as session:
+            digests = session.scalars(unused.limit(_COLLECTED)).all()
+        return sum(self.discard(digest) for digest in digests)
 
     def sweep(self) -> None:
         """Remove what killed processes left unfinished on this disk more than a day ago."""

@@ -201,6 +201,7 @@ class Clips:
     def keep_derived(self, clip_id: str, kind: str, digest: str) -> None:
         """Keep what was made from a clip, as long as the clip; nothing when that is gone."""
         there = select(ClipRow.id).where(ClipRow.id == clip_id)
+        there = there.with_for_update(read=True, key_share=True)  # it stays until the end
         kept = self._database.insert(ClipAssetRow)
         kept = kept.values(clip_id=clip_id, role=kind, digest=digest).on_conflict_do_nothing()
         with self._database.writing() as session:

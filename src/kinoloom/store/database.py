@@ -30,9 +30,11 @@ class Database:
         self,
         reader: Engine,
         writer: Engine,
+        place: str,
         failure: Callable[[BaseException | None], KinoloomError],
     ) -> None:
         self._reader, self._writer = reader, writer
+        self._place = place
         self._failure = failure
         self._shared = writer.dialect.name == "postgresql"
 
@@ -47,6 +49,7 @@ class Database:
         return cls(
             engine,
             engine.execution_options(kinoloom_writes=True),
+            str(path),
             lambda error: failures.sqlite_failure(error, path),
         )
 
@@ -63,6 +66,7 @@ class Database:
         return cls(
             engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True),
             engine,
+            postgres.shown(url),
             lambda error: failures.postgres_failure(error, postgres.shown(url)),
         )
 
@@ -121,6 +125,8 @@ class Database:
             raise  # the caller knows what its rows mean
         except exc.DBAPIError as error:
             raise self._failure(error.orig) from error
+        except exc.TimeoutError as error:
+            raise failures.busy(self._place) from error
 
 
 def _json(value: Any) -> str:

@@ -6,14 +6,16 @@ whoever has read up to a number has missed nothing before it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, exc, func, select
 from sqlalchemy.orm import Session
 
+from kinoloom.errors import NotFound
 from kinoloom.store.database import Database
 from kinoloom.store.tables import JobEventRow, JobPreviewRow, JobRow
 
@@ -50,9 +52,8 @@ class Events:
         self._database = database
 
     def add(self, job_id: str, type: EventType, data: Mapping[str, Any]) -> int:  # noqa: A002
-        """Keep an event of a job that is in the store; its number."""
-        with self._database.writing() as session:
-            self._database.take_turn(session)
+        """Keep an event of a job; its number. Raises NotFound when the job was forgotten."""
+        with self._writing(job_id) as session:
             return insert_event(session, job_id, type, data)
 
     def after(
@@ -79,14 +80,16 @@ class Events:
             return session.scalar(select(func.max(JobEventRow.number))) or 0
 
     def set_preview(self, job_id: str, jpeg: bytes) -> int:
-        """Replace the job's preview and write its event {"number": n}; n, which counts from 1."""
+        """Replace the job's preview and write its event {"number": n}; n, which counts from 1.
+
+        Raises NotFound when the job was forgotten.
+        """
         added = self._database.insert(JobPreviewRow).values(job_id=job_id, number=1, jpeg=jpeg)
         added = added.on_conflict_do_update(
             index_elements=[JobPreviewRow.job_id],
             set_={"number": JobPreviewRow.number + 1, "jpeg": added.excluded.jpeg},
         )
-        with self._database.writing() as session:
-            self._database.take_turn(session)
+        with self._writing(job_id) as session:
             number = session.scalars(added.returning(JobPreviewRow.number)).one()
             insert_event(session, job_id, "preview", {"number": number})
             return number
@@ -104,6 +107,16 @@ class Events:
         with self._database.writing() as session:
             session.execute(passing)
             session.execute(delete(JobPreviewRow).where(JobPreviewRow.job_id == job_id))
+
+    @contextmanager
+    def _writing(self, job_id: str) -> Iterator[Session]:
+        """A transaction in which events of a job can be written."""
+        try:
+            with self._database.writing() as session:
+                self._database.take_turn(session)
+                yield session
+        except exc.IntegrityError as error:
+            raise NotFound(f"There is no job {job_id!r}.") from error
 
 
 def insert_event(

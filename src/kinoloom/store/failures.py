@@ -51,12 +51,17 @@ def sqlite_failure(error: BaseException | None, path: Path) -> KinoloomError:
             hints=["Check the folder's permissions and the disk.", _ELSEWHERE],
         )
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return OutputFailed(
-            f"Kinoloom's database {path} is busy.",
-            cause="Another process has been writing to it for too long.",
-            hints=["Wait for the other process, or end it, then try again."],
-        )
+        return busy(str(path))
     return broken(path, str(error))
+
+
+def busy(place: str) -> OutputFailed:
+    """Others used the database for longer than anyone waits."""
+    return OutputFailed(
+        f"Kinoloom's database {place} is busy.",
+        cause="Others have been using it for too long.",
+        hints=["Wait for the other processes, or end them, then try again."],
+    )
 
 
 def broken(path: Path, cause: str) -> StoreBroken:

@@ -13,7 +13,17 @@ from datetime import UTC, datetime
 from typing import Any, Literal, TypedDict, Unpack
 from urllib.parse import urlsplit
 
-from sqlalchemy import ColumnElement, delete, func, select, update
+from sqlalchemy import (
+    ColumnElement,
+    String,
+    cast,
+    delete,
+    exists,
+    func,
+    literal,
+    select,
+    update,
+)
 from sqlalchemy.orm import Session
 
 from kinoloom.store.clips import ClipRecord, insert_clip
@@ -30,6 +40,9 @@ JobState = Literal[
 ACTIVE: tuple[JobState, ...] = ("held", "queued", "running", "cancelling")
 FINISHED: tuple[JobState, ...] = ("succeeded", "failed", "cancelled", "dead")
 _ON_WORKER: tuple[JobState, ...] = ("running", "cancelling")
+# Begins the names of what is no step's: the notes that the end of a run was announced.
+_ANNOUNCED = "announced:"
+_OF_STEPS = JobArtefactRow.name.not_like(f"{_ANNOUNCED}%")
 
 
 def _now() -> datetime:
@@ -331,12 +344,33 @@ class Jobs:
         with self._database.writing() as session:
             session.execute(query.values(handed=run))
 
+    def unannounced(self, after: datetime, before: datetime) -> Sequence[JobRecord]:
+        """The jobs with a webhook whose end, between two times, was not announced: 500 at most."""
+        name = literal(_ANNOUNCED) + cast(JobRow.run, String)
+        told = exists().where(JobArtefactRow.job_id == JobRow.id, JobArtefactRow.name == name)
+        query = select(JobRow).where(
+            JobRow.finished_at.between(after, before), JobRow.webhook.is_not(None), ~told
+        )
+        with self._database.reading() as session:
+            return [_record(row) for row in session.scalars(query.limit(500))]
+
+    def announced(self, job_id: str, run: int) -> None:
+        """Note that the end of a run is being announced."""
+        there = select(JobRow.id).where(JobRow.id == job_id)
+        note = self._database.insert(JobArtefactRow).values(
+            job_id=job_id, name=f"{_ANNOUNCED}{run}", digest=None, data={}
+        )
+        with self._database.writing() as session:
+            if session.scalar(there.with_for_update()) is not None:
+                session.execute(note.on_conflict_do_nothing())
+
     def prune(self, before: datetime) -> int:
         """Forget the jobs that finished before a time, with all that is theirs; how many.
 
         Their clips stay, and so does what they cost their owners.
         """
         with self._database.writing() as session:
+            self._database.take_turn(session)  # two that forget at once would wait in a circle
             return _forget(session, JobRow.state.in_(FINISHED), JobRow.finished_at < before)
 
     def delete(self, job_id: str) -> bool:
@@ -345,11 +379,14 @@ class Jobs:
         An unfinished one stays.
         """
         with self._database.writing() as session:
+            self._database.take_turn(session)  # two that forget at once would wait in a circle
             return _forget(session, JobRow.id == job_id, JobRow.state.in_(FINISHED)) > 0
 
-    def with_clip(self, clip_id: str) -> int:
-        """How many jobs have this clip as their result."""
+    def with_clip(self, clip_id: str, *, owner: str | None = None) -> int:
+        """How many jobs, of that owner if one is named, have this clip as their result."""
         query = select(func.count()).select_from(JobRow).where(JobRow.clip_id == clip_id)
+        if owner is not None:
+            query = query.where(JobRow.owner == owner)
         with self._database.reading() as session:
             return session.scalar(query) or 0
 
@@ -382,10 +419,17 @@ class Jobs:
 
     def drop_artefacts(self, job_id: str) -> Sequence[str]:
         """Forget what the steps of a job left; the digests of their assets."""
-        query = delete(JobArtefactRow).where(JobArtefactRow.job_id == job_id)
+        query = delete(JobArtefactRow).where(JobArtefactRow.job_id == job_id, _OF_STEPS)
         with self._database.writing() as session:
             digests = session.scalars(query.returning(JobArtefactRow.digest)).all()
             return sorted({digest for digest in digests if digest is not None})
+
+    def untidy(self) -> Sequence[str]:
+        """The jobs that succeeded and still have what their steps left: their worker died then."""
+        query = select(JobArtefactRow.job_id).distinct()
+        query = query.join(JobRow, JobRow.id == JobArtefactRow.job_id)
+        with self._database.reading() as session:
+            return session.scalars(query.where(JobRow.state == "succeeded", _OF_STEPS)).all()
 
 
 def _forget(session: Session, *which: ColumnElement[bool]) -> int:

@@ -19,6 +19,7 @@ _TURN_LOCK = 0x4B696E6F02
 
 # A server's threads share these; a worker needs two or three of them.
 _CONNECTIONS, _MORE_CONNECTIONS = 5, 20
+_WAIT_SECONDS = 20.0  # for one of these
 _CONNECT_SECONDS = 10
 
 
@@ -39,6 +40,7 @@ def postgres_engine(url: URL, **options: Any) -> Engine:
             connect_args={"application_name": "kinoloom", **waiting},
             pool_size=_CONNECTIONS,
             max_overflow=_MORE_CONNECTIONS,
+            pool_timeout=_WAIT_SECONDS,
             pool_pre_ping=True,
             **options,
         )
@@ -84,7 +86,8 @@ def _revision(connection: Connection, url: URL) -> str | None:
     """The schema's revision; None for a database without Kinoloom's tables yet."""
     if connection.scalar(text("SELECT to_regclass('alembic_version')")) is None:
         return None
-    revision = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    query = text("SELECT version_num FROM alembic_version")
+    revision: str | None = connection.scalar(query)
     if revision is not None and revision not in REVISIONS:
         raise failures.newer(shown(url), revision)
     return revision

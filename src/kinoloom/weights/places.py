@@ -254,11 +254,11 @@ def pinned(settings: Settings) -> dict[str, str]:
 
     if not (settings.home / DATABASE_NAME).is_file():
         return {}
-    from kinoloom.store import Store  # loads the database library
+    from kinoloom.store.held import held_store  # loads the database library
 
     try:
-        with Store.of(settings) as store:
-            return store.models.pins()
+        # Asked for each repository of each model: opening a store takes longer than all the rest.
+        return held_store(settings).models.pins()
     except StoreBroken:  # whoever cannot do without the store says so; files are found all the same
         return {}
 

@@ -94,9 +94,10 @@ def test_a_place_that_a_client_names_is_refused(
     assert {name.partition(".")[0] for name in found} >= {field}
 
 
-def test_an_output_is_refused_whatever_it_is(store: Store, settings: Settings) -> None:
+def test_an_output_or_a_folder_of_pictures_is_refused(store: Store, settings: Settings) -> None:
     assert set(mistakes(store, settings, prompt="a ball", output="x.mp4")) == {"output"}
     assert read(store, settings, prompt="a ball", output=None).request.output is None
+    assert set(mistakes(store, settings, prompt="a ball", format="png")) == {"format"}
 
 
 @pytest.mark.parametrize(
@@ -154,6 +155,12 @@ def test_places_that_are_no_assets_are_shown_by_name_and_words_as_they_are() -> 
         }
     )
     assert shown == {"prompt": "/home/me", "image": "a.png", "inputs": {"mask": {"path": "c"}}}
+
+
+def test_a_sentence_names_a_file_of_the_store_by_its_digest(store: Store, picture: str) -> None:
+    shown = without_places({"cause": f"The picture {store.assets.path(picture)} is broken."})
+    assert shown == {"cause": f"The picture {picture} is broken."}
+    assert without_places({"prompt": "a" * 20_000}) == {"prompt": "a" * 20_000}
 
 
 def test_inline_data_that_is_no_picture_is_refused(store: Store, settings: Settings) -> None:

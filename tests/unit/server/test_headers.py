@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
+from pydantic import ValidationError
 from starlette.responses import Response
 
+from kinoloom.config import Settings
 from kinoloom.server.headers import HEADERS
 from kinoloom.store.store import Store
 from serving import local_client
@@ -76,6 +79,17 @@ def test_the_origins_of_the_settings_may_call(shell: Make, store: Store, require
     headers = {"Authorization": f"Bearer {secret}", "Origin": ORIGIN}
     answer = client.get("/test/read", headers=headers)
     assert answer.headers["access-control-allow-origin"] == ORIGIN
+
+
+@pytest.mark.parametrize(
+    "origin", ["*", "null", "studio.example", "https://studio.example/path", "https://*.example"]
+)
+def test_only_whole_origins_can_be_named(tmp_path: Path, origin: str) -> None:
+    """With ``*`` any page that a user opens could read what is on a server without keys."""
+    with pytest.raises(ValidationError, match="cors_origins"):
+        Settings(home=tmp_path, cors_origins=(origin,))
+    named = Settings(home=tmp_path, cors_origins="https://Studio.example/ http://localhost:3000")
+    assert named.cors_origins == ("https://studio.example", "http://localhost:3000")
 
 
 def test_a_refusal_can_be_read_by_a_page_that_may_call(shell: Make) -> None:

@@ -95,7 +95,15 @@ def test_no_parameter_names_a_place(name: str) -> None:
 
 
 def test_what_the_route_reads_itself_is_left_to_it() -> None:
-    assert fields_of({"video": {"id": "video_1"}, "seed": 1}, besides=("video",)) == {"seed": 1}
+    assert fields_of({"video": {"id": "video_1"}, "seed": 1}, media=("video",)) == {"seed": 1}
+
+
+def test_files_that_nobody_reads_are_refused() -> None:
+    assert fields_of({}, ["video"], media=("video",)) == {}
+    for media in ((), ("video",)):
+        with pytest.raises(InvalidRequest) as refused:
+            fields_of({}, ["picture"], media=media)
+        assert refused.value.problems[0].field == "picture"
 
 
 def test_mistakes_get_the_names_of_the_api() -> None:

@@ -7,7 +7,7 @@ from fastapi import FastAPI
 
 from kinoloom import errors
 from kinoloom.errors import ErrorKind, InvalidRequest, KinoloomError, Problem
-from kinoloom.server.problems import PROBLEMS, SCHEMAS, problem_docs, problem_of, status_of
+from kinoloom.server.problems import _EXAMPLES, SCHEMAS, problem_docs, problem_of, status_of
 from serving import local_client
 
 
@@ -68,7 +68,13 @@ def test_what_the_framework_refuses_has_the_same_shape(
     answer = local_client(shell()).request(method, path)
     assert answer.status_code == status
     found = answer.json()
-    assert (found["error"]["code"] if path.startswith("/v1") else found["kind"]) == kind
+    if path.startswith("/v1"):
+        assert found["error"]["code"] == kind
+        assert "openapi.json" in found["error"]["message"]
+    else:
+        assert found["kind"] == kind
+        assert found["hints"]
+    assert (status == 405) == ("allow" in answer.headers)
 
 
 def test_mistakes_in_parameters_are_listed_with_their_fields(shell: Callable[..., FastAPI]) -> None:
@@ -140,7 +146,7 @@ def test_the_documentation_has_every_error_with_an_example_of_its_shape(
     assert "HTTPValidationError" not in document["components"]["schemas"]
     assert document["components"]["securitySchemes"]["ApiKey"]["scheme"] == "bearer"
     required = set(SCHEMAS["ProblemDetails"]["required"])
-    for status, doc in PROBLEMS.items():
+    for status, doc in problem_docs(*_EXAMPLES).items():
         example = doc["content"]["application/problem+json"]["example"]
         assert required <= set(example)
         assert example["status"] == status

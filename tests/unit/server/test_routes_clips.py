@@ -280,7 +280,9 @@ def test_conditions_spare_what_is_known_and_guard_parts(
 
 def test_head_tells_of_the_file_without_it(shared_api: Api) -> None:
     made = shared_api.clip(VIDEO)
-    answer = shared_api.client.head(f"/api/clips/{made.id}/file")
+    # A range means nothing here (RFC 9110, 14.2).
+    headers = {"Range": "bytes=0-9"}
+    answer = shared_api.client.head(f"/api/clips/{made.id}/file", headers=headers)
     assert (answer.status_code, answer.content) == (200, b"")
     assert answer.headers["content-length"] == str(len(VIDEO))
 
@@ -350,6 +352,43 @@ def test_a_key_sees_only_its_own_clips(settings: Settings) -> None:
             listed = found.client.get("/api/clips", headers=headers).json()["items"]
             assert len(listed) == count
         assert found.client.get(f"/api/clips/{made.id}/file", headers=mine).content == VIDEO
+
+
+def test_a_clip_that_was_there_already_is_seen_by_all_who_asked_for_it(settings: Settings) -> None:
+    with api(settings, require_key=True) as found:
+        key, first = found.key("first", "read", "write")
+        _, second = found.key("second", "read", "write")
+        made = found.clip(VIDEO, owner=key.id)
+        body = {"prompt": "a red ball"}
+        job = found.client.post("/api/clips", json=body, headers=second).json()["id"]
+        url = f"/api/clips/{made.id}"
+        assert found.client.get(url, headers=second).status_code == 404
+        found.store.jobs.move(job, "running", expect=("queued",), worker_to="w")
+        found.store.jobs.finish(job, run=1, worker="w", clip=made, reused=True)
+        shown = found.client.get(f"/api/jobs/{job}", headers=second).json()
+        assert (shown["reused"], shown["links"]["clip"]) == (True, url)
+        assert found.client.get(f"{url}/file", headers=second).content == VIDEO
+        assert found.client.delete(url, headers=second).status_code == 403
+        assert found.client.delete(url, headers=first).status_code == 204
+
+
+def test_a_key_whose_budget_is_used_up_asks_for_nothing_more(settings: Settings) -> None:
+    with api(settings, require_key=True) as found:
+        _, secret = found.store.keys.create("poor", frozenset({"read", "write"}), 1.0)
+        headers = {"Authorization": f"Bearer {secret}"}
+
+        def ask() -> Any:
+            return found.client.post("/api/clips", json={"prompt": "a ball"}, headers=headers)
+
+        first = ask()
+        assert first.status_code == 202
+        found.store.jobs.update(first.json()["id"], run=1, cost=0.5)
+        second = ask()
+        assert second.status_code == 202
+        found.store.jobs.update(second.json()["id"], run=1, cost=0.5)
+        refused = ask()
+        assert (refused.status_code, refused.json()["kind"]) == (402, "budget_exceeded")
+        assert found.client.get("/api/jobs", headers=headers).status_code == 200
 
 
 def _parts(fields: dict[str, str]) -> list[Any]:

@@ -137,6 +137,21 @@ def test_a_job_that_is_not_there_is_not_found(shared_api: Api, wish: str) -> Non
     assert (answer.status_code, answer.json()["kind"]) == (404, "not_found")
 
 
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [
+        ("/api/clips", "GET, POST"),
+        ("/api/clips/x", "DELETE, GET"),
+        ("/api/clips/x/file", "GET, HEAD"),
+    ],
+)
+def test_a_method_that_is_not_taken_is_answered_with_those_that_are(
+    shared_api: Api, path: str, methods: str
+) -> None:
+    answer = shared_api.client.put(path)
+    assert (answer.status_code, answer.headers["allow"]) == (405, methods)
+
+
 def test_the_preview_is_the_newest_picture_of_the_render(shared_api: Api) -> None:
     job = shared_api.job()["id"]
     assert shared_api.client.get(f"/api/jobs/{job}/preview").status_code == 404

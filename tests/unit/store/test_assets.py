@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from kinoloom.errors import InvalidMedia, OutputFailed
 from kinoloom.store import Store
+from kinoloom.store.jobs import JobRecord
 
 DATA = b"some picture" * 1000
 DIGEST = "sha256:" + hashlib.sha256(DATA).hexdigest()
@@ -217,3 +219,16 @@ def test_leftovers_of_killed_processes_go_after_a_day(store: Store) -> None:
 def test_the_first_kind_stays(store: Store) -> None:
     store.assets.put_bytes(DATA, "image")
     assert store.assets.put_bytes(DATA, "poster").kind == "image"
+
+
+def test_what_nothing_refers_to_is_collected_when_it_is_old(store: Store) -> None:
+    kept, lost = (store.assets.put_bytes(text, "input").digest for text in (b"kept", b"lost"))
+    store.jobs.add(
+        JobRecord(queue="cpu", origin="api", request={}, task="t2v", model="m", backend="local"),
+        inputs=[kept],
+    )
+    assert store.assets.collect() == 0, "both are young"
+    assert store.assets.collect(timedelta(0)) == 1
+    assert store.assets.path(kept).is_file()
+    with pytest.raises(InvalidMedia):
+        store.assets.path(lost)

@@ -155,7 +155,7 @@ def test_lists_are_filtered(store: Store) -> None:
     for one in (common, *others.values()):
         store.clips.add(one)
     for name, one in others.items():
-        assert store.clips.list(**{name: getattr(one, name)}) == [one]  # type: ignore[arg-type]
+        assert store.clips.list(**{name: getattr(one, name)}) == [one]
     assert len(store.clips.list(model="spark")) == 5
     assert store.clips.list(model="wan", task="i2v") == []
     assert store.clips.list(model="\0", before="\udc80") == []

@@ -4,6 +4,9 @@ import json
 import threading
 from typing import Any
 
+import pytest
+
+from kinoloom.errors import NotFound
 from kinoloom.store import Store
 from kinoloom.store.jobs import JobRecord
 
@@ -56,6 +59,15 @@ def test_events_of_one_job_or_owner(store: Store) -> None:
     assert len(store.events.after(0, job_id=other)) == 2
     assert store.events.after(0, job_id=other, owner="me") == []
     assert len(store.events.after(0)) == 7
+
+
+def test_a_job_that_was_forgotten(store: Store) -> None:
+    with pytest.raises(NotFound, match="'gone'"):
+        store.events.add("gone", "log", {})
+    with pytest.raises(NotFound):
+        store.events.set_preview("gone", b"jpeg")
+    assert store.events.preview("gone") is None
+    assert store.events.after(0) == []
 
 
 def test_previews(store: Store) -> None:

@@ -180,8 +180,14 @@ def test_lists_are_filtered_and_in_pages(store: Store) -> None:
         "Red 1",
     ]
     assert {one.prompt for one in store.jobs.list(queue="q1")} == {"Red 1", "Red 3"}
-    for values in ({"model": "wan"}, {"backend": "api"}, {"task": "i2v"}, {"owner": "o"}):
-        assert store.jobs.list(**values) == [other]  # type: ignore[arg-type]
+    filters: list[dict[str, Any]] = [
+        {"model": "wan"},
+        {"backend": "api"},
+        {"task": "i2v"},
+        {"owner": "o"},
+    ]
+    for values in filters:
+        assert store.jobs.list(**values) == [other]
     assert store.jobs.list(model="wan", task="t2v") == []
     store.jobs.move(other.id, "cancelled", expect=ACTIVE)
     assert len(store.jobs.list(states=ACTIVE)) == 5
@@ -269,7 +275,7 @@ def test_one_of_many_threads_gets_the_job(store: Store) -> None:
                 kept.id, "running", expect=["queued"], run=1, run_to=2, worker_to=name
             )
 
-        results = at_once(*(lambda name=name: take(name) for name in "abcd"))  # type: ignore[misc]
+        results = at_once(*(lambda name=name: take(name) for name in "abcd"))
         winners = [one for one in results if one is not None]
         assert len(winners) == 1
         assert winners[0] == store.jobs.get(kept.id)
@@ -323,6 +329,28 @@ def test_counts_states_and_whose_job_it_is(store: Store) -> None:
     assert [one.id for one in store.jobs.running_on("w")] == [second.id]
     store.jobs.move(second.id, "cancelled", expect=["cancelling"])
     assert store.jobs.running_on("w") == []
+
+
+def test_what_waits_is_handed_over_once_a_run(store: Store) -> None:
+    first, second = added(store), added(store, queue="api")
+    added(store, state="held")
+    taken = running(store)
+    assert [one.id for one in store.jobs.waiting(["gpu", "api"])] == [first.id, second.id]
+    assert [one.id for one in store.jobs.waiting(["api"])] == [second.id]
+    store.jobs.handed(first.id, 1)
+    assert store.jobs.waiting(["gpu"]) == []
+    assert [one.id for one in store.jobs.waiting(["gpu"], handed=True)] == [first.id]
+    store.jobs.move(first.id, "queued", expect=["queued"], run_to=2)
+    assert [one.id for one in store.jobs.waiting(["gpu"])] == [first.id]
+    assert taken.id not in {one.id for one in store.jobs.waiting(["gpu"], handed=True)}
+
+
+def test_what_a_job_needs_stays_as_long_as_it_does(store: Store) -> None:
+    digests = [store.assets.put_bytes(data, "image").digest for data in (b"one", b"two")]
+    kept, _ = store.jobs.add(job(), inputs=digests)
+    assert not store.assets.discard(digests[0])
+    assert store.jobs.drop_artefacts(kept.id) == sorted(digests)
+    assert store.assets.discard(digests[0])
 
 
 def test_artefacts_are_of_one_run(store: Store) -> None:

@@ -7,10 +7,13 @@ from urllib.parse import quote
 
 import psycopg
 import pytest
+from sqlalchemy import text
 
 from kinoloom.config import Settings
-from kinoloom.errors import KinoloomError, MissingPackage, StoreBroken
+from kinoloom.errors import KinoloomError, MissingPackage, OutputFailed, StoreBroken
 from kinoloom.store import DATABASE_NAME, Store
+from kinoloom.store import postgres as postgres_module
+from kinoloom.store.database import Database
 from kinoloom.store.held import held_store
 from kinoloom.store.schema import HEAD
 from services import PostgresServer
@@ -135,6 +138,20 @@ def test_connections_that_were_cut_are_replaced(current_postgres: str, tmp_path:
         assert ended != [(0,)]
         store.statistics.add("seen")
         assert store.statistics.totals() == {"seen": 2}
+
+
+def test_more_at_once_than_there_are_connections(
+    current_postgres: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_module, "_CONNECTIONS", 1)
+    monkeypatch.setattr(postgres_module, "_MORE_CONNECTIONS", 0)
+    monkeypatch.setattr(postgres_module, "_WAIT_SECONDS", 0.05)
+    database = Database.connect(current_postgres)
+    with database.reading() as one:
+        one.scalar(text("SELECT 1"))
+        with pytest.raises(OutputFailed, match="busy"), database.reading() as another:
+            another.scalar(text("SELECT 1"))
+    database.close()
 
 
 def test_a_server_that_goes_away(tmp_path: Path, postgres_server: PostgresServer) -> None:

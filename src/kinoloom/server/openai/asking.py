@@ -7,7 +7,7 @@ like those of ``/api/clips``.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -67,12 +67,18 @@ _EXTRA = "extra_params"
 _LONGEST = 100
 
 
-def fields_of(values: Mapping[str, Any], *, besides: tuple[str, ...] = ()) -> dict[str, Any]:
+def fields_of(
+    values: Mapping[str, Any], files: Collection[str] = (), *, media: tuple[str, ...] = ()
+) -> dict[str, Any]:
     """The fields of `clip_request.read_clip_request` that these parameters mean.
 
-    `extra_params` holds more of them; one beside it counts more. `besides` are those that the route
-    reads itself. Raises InvalidRequest for a parameter that there is not.
+    `extra_params` holds more of them; one beside it counts more. `media` are the parameters that
+    the route reads itself, which may also be `files`. Raises InvalidRequest for a parameter or file
+    that there is not.
     """
+    if others := [name for name in files if name not in media]:
+        allowed = f"a file in {' or '.join(media) or 'no parameter of this route'}"
+        raise InvalidRequest([Problem(_shown(name), "a file", allowed) for name in others])
     extra = values.get(_EXTRA) or {}
     if not isinstance(extra, Mapping):
         raise InvalidRequest([Problem(_EXTRA, _shown(extra), "an object of names and values")])
@@ -80,7 +86,7 @@ def fields_of(values: Mapping[str, Any], *, besides: tuple[str, ...] = ()) -> di
         name: value
         for name, value in {**extra, **values}.items()
         # A form cannot say null; an empty prompt is something to complain about.
-        if name not in (_EXTRA, *besides) and (value not in (None, "") or name == "prompt")
+        if name not in (_EXTRA, *media) and (value not in (None, "") or name == "prompt")
     }
     known = (*_FIELDS, *_SIDES)
     if unknown := [name for name in given if name not in known]:

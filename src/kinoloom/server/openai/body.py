@@ -16,6 +16,7 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
+from kinoloom import request_checks as check
 from kinoloom.errors import InvalidRequest, Problem
 from kinoloom.server.bodies import read_json
 from kinoloom.server.uploads import read_form
@@ -63,19 +64,18 @@ def _nested(items: Iterable[tuple[str, str]]) -> dict[str, Any]:
     for name, value in items:
         match = _NAME.fullmatch(name)
         keys = [match[1], *_KEY.findall(match[2])] if match else [name]
-        *outer, last = keys
-        if len(keys) > _MAX_DEPTH or "" in outer:
-            raise InvalidRequest([Problem(name, value, "a name such as extra_params[seed]")])
-        into: Any = values
-        if last == "":
-            last = outer.pop()
-            value = [value]  # type: ignore[assignment]
+        several = len(keys) > 1 and keys[-1] == ""
+        *outer, last = keys[:-1] if several else keys
+        if len(keys) > _MAX_DEPTH or "" in (*outer, last):
+            allowed = "a name such as extra_params[seed]"
+            raise InvalidRequest([Problem(check.shown(name), check.shown(value), allowed)])
+        into = values
         for key in outer:
             into = into.setdefault(key, {})
             if not isinstance(into, dict):
                 raise _twice(name)
-        if isinstance(value, list) and isinstance(into.get(last), list):
-            into[last] += value
+        if several and isinstance(into.setdefault(last, []), list):
+            into[last].append(value)
         elif last in into:
             raise _twice(name)
         else:
@@ -84,4 +84,4 @@ def _nested(items: Iterable[tuple[str, str]]) -> dict[str, Any]:
 
 
 def _twice(name: str) -> InvalidRequest:
-    return InvalidRequest([Problem(name, "...", "given once")])
+    return InvalidRequest([Problem(check.shown(name), "...", "given once")])

@@ -38,7 +38,7 @@ _MADE: dict[str, dict[str, Any]] = {
         "examples": ["spark"],
     },
     "seconds": {"type": "string", "pattern": r"^\d{1,4}(\.\d{1,3})?$", "examples": ["2"]},
-    "size": {"type": "string", "pattern": r"^\d{2,4}x\d{2,4}$", "examples": ["192x128"]},
+    "size": {"type": "string", "pattern": r"^\d{2,4}x\d{2,4}$", "examples": ["256x160"]},
     **_MORE,
 }
 _PICTURE = {

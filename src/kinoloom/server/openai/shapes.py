@@ -70,8 +70,8 @@ class Video(BaseModel):
     completed_at: int | None
     expires_at: int | None
     prompt: str
-    seconds: str = Field(examples=["2.04"])
-    size: str = Field(examples=["192x128"])
+    seconds: str = Field(examples=["2.083"])
+    size: str = Field(examples=["256x160"])
     remixed_from_video_id: str | None
     error: VideoError | None
     kinoloom: Extra
@@ -164,10 +164,11 @@ def poll_after(job: JobRecord) -> int:
     A twentieth of what the plan expects, since the official client keeps to the first answer it
     gets for as long as it waits.
     """
-    estimate = ((job.plan or {}).get("estimate") or {}).get("seconds")
+    estimate: float | None = ((job.plan or {}).get("estimate") or {}).get("seconds")
     if estimate is None:
         return _USUAL_POLL
-    return round(min(max(estimate * 1000 / _POLLS_A_JOB, _SHORTEST_POLL), _LONGEST_POLL))
+    wait = round(estimate * 1000 / _POLLS_A_JOB)
+    return min(max(wait, _SHORTEST_POLL), _LONGEST_POLL)
 
 
 def _progress(job: JobRecord, status: Status) -> int:

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Header, Query
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from kinoloom.errors import NotFound
+from kinoloom.errors import Forbidden, NotFound
 from kinoloom.jobs.naming import slug
 from kinoloom.request import Format, Task
 from kinoloom.server.bodies import Fields
@@ -146,7 +146,13 @@ def delete_clip(key: Writer, store: StoreDep, clip_id: ClipId) -> Response:
 
     A file that a command wrote to a folder of its user stays there.
     """
-    if not remove_clip(_clip(store, clip_id, owner_of(key)), store):
+    record, owner = _clip(store, clip_id, owner_of(key)), owner_of(key)
+    if owner is not None and record.owner != owner:
+        raise Forbidden(
+            f"The clip {clip_id} was made for somebody else, and is not yours to delete.",
+            cause="Your job asked for the very same clip, so it was not made twice.",
+        )
+    if not remove_clip(record, store):
         raise _no_clip(clip_id)
     return Response(status_code=204)
 
@@ -198,7 +204,7 @@ def get_clip_thumbnail(key: Reader, store: StoreDep, request: Request, clip_id: 
     operation_id="get_clip_preview",
     summary="See a clip as a small moving picture",
     response_class=Response,
-    responses=_sends(MEDIA_TYPES["gif"]) | problem_docs(503, 504),
+    responses=_sends(MEDIA_TYPES["gif"]) | problem_docs(409, 503, 504, 507),
 )
 def get_clip_preview(
     key: Reader, service: Service, store: StoreDep, request: Request, clip_id: ClipId
@@ -222,9 +228,13 @@ def get_clip_record(key: Reader, store: StoreDep, clip_id: ClipId) -> dict[str, 
 
 
 def _clip(store: Store, clip_id: str, owner: str | None) -> ClipRecord:
-    """The clip of that id, of that owner if one is named. Raises NotFound."""
+    """The clip of that id, if the owner that is named may see it: its own, or one that a job of
+    its own was given since it was there already. Raises NotFound."""
     record = store.clips.get(clip_id)
-    if record is None or (owner is not None and record.owner != owner):
+    if record is None:
+        raise _no_clip(clip_id)
+    mine = owner is None or record.owner == owner
+    if not mine and not store.jobs.with_clip(clip_id, owner=owner):
         raise _no_clip(clip_id)
     return record
 

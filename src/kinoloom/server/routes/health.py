@@ -10,8 +10,10 @@ from importlib import metadata
 from fastapi import APIRouter
 from starlette.responses import JSONResponse
 
+from kinoloom.config import Settings
 from kinoloom.errors import KinoloomError
-from kinoloom.server.deps import StoreDep
+from kinoloom.jobs.dead import live_workers
+from kinoloom.server.deps import SettingsDep, StoreDep
 from kinoloom.server.schemas import Health, Readiness, ReadyCheck
 from kinoloom.store.store import Store
 
@@ -19,7 +21,7 @@ router = APIRouter(tags=["health"])
 
 
 @router.get("/health", operation_id="get_health", summary="Is the process alive?")
-def get_health() -> Health:
+async def get_health() -> Health:
     """Answers as long as the process does; nothing else is looked at."""
     return Health(status="ok", version=metadata.version("kinoloom"))
 
@@ -31,12 +33,12 @@ def get_health() -> Health:
     response_model=Readiness,
     responses={503: {"model": Readiness, "description": "Not all is well; `checks` say what."}},
 )
-def get_ready(store: StoreDep) -> JSONResponse:
+def get_ready(store: StoreDep, settings: SettingsDep) -> JSONResponse:
     """Whether the database answers, files can be kept, and a worker lives."""
     checks = [
         _check("database", lambda: _database(store)),
         _check("assets", lambda: _assets(store)),
-        _check("worker", lambda: _worker(store)),
+        _check("worker", lambda: _worker(store, settings)),
     ]
     answer = Readiness(ready=all(check.ok for check in checks), checks=checks)
     return JSONResponse(answer.model_dump(), 200 if answer.ready else 503)
@@ -62,8 +64,8 @@ def _assets(store: Store) -> tuple[bool, str]:
     return True, "files can be kept"
 
 
-def _worker(store: Store) -> tuple[bool, str]:
-    live = store.workers.live()
+def _worker(store: Store, settings: Settings) -> tuple[bool, str]:
+    live = [worker for worker in live_workers(store, settings) if worker.queues]
     if not live:
         return False, "no worker lives; `kinoloom worker` starts one"
     queues = sorted({queue.name for worker in live for queue in worker.queues})

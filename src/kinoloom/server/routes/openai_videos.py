@@ -93,7 +93,7 @@ def create_video(
     again: Again = None,
 ) -> Video:
     """Queue a video. What the model cannot do as asked is adjusted, and `kinoloom` says so."""
-    fields = fields_of(body.values, besides=(REFERENCE,))
+    fields = fields_of(body.values, body.files, media=(REFERENCE,))
     if (picture := picture_of(body, store, settings)) is not None:
         fields["image"] = picture
     return _submitted(read_request(fields, store, settings), service, store, key, again, response)
@@ -116,7 +116,7 @@ def extend_video(
     again: Again = None,
 ) -> Video:
     """Queue a video that goes on from the end of another, which begins with its last frames."""
-    asked = fields_of(body.values, besides=(VIDEO,))
+    asked = fields_of(body.values, body.files, media=(VIDEO,))
     source = source_of(body, store, settings, service, owner_of(key))
     wanted = extension_of(source, asked, service, store, settings)
     return _submitted(wanted, service, store, key, again, response)
@@ -139,7 +139,7 @@ def edit_video(
     again: Again = None,
 ) -> Video:
     """Queue a video that is another one, made anew where a mask is white."""
-    asked = fields_of(body.values, besides=(VIDEO, MASK))
+    asked = fields_of(body.values, body.files, media=(VIDEO, MASK))
     mask = mask_of(body, store, settings)
     source = source_of(body, store, settings, service, owner_of(key))
     wanted = read_request(edit_of(source, mask, asked, settings), store, settings)
@@ -164,7 +164,7 @@ def remix_video(
     again: Again = None,
 ) -> Video:
     """Queue a video with the plan of another, its seed included, and a new prompt."""
-    asked = fields_of(body.values)
+    asked = fields_of(body.values, body.files)
     if not asked.get("prompt"):
         raise InvalidRequest([Problem("prompt", asked.get("prompt"), "the words of the remix")])
     job = find(video, service, owner_of(key))
@@ -210,7 +210,10 @@ def retrieve_video(key: Reader, service: Service, response: Response, video: Vid
 
 
 @router.delete(
-    "/videos/{video}", operation_id="delete_video", summary="Delete a video", responses=_ONE
+    "/videos/{video}",
+    operation_id="delete_video",
+    summary="Delete a video",
+    responses=problem_docs(404, 409, 502, 503, 507, openai=True),
 )
 def delete_video(key: Writer, service: Service, store: StoreDep, video: VideoId) -> VideoDeleted:
     """Delete a video and its content; one that is still made is cancelled.

@@ -55,7 +55,7 @@ def test_the_prompt_matters_and_embeddings_give_what_the_prompt_gives(pipe: Any)
     words = {"prompt": take.prompt, "negative_prompt": take.negative}
     assert np.array_equal(frames, FAMILY.frames(output_of(FAMILY, pipe, take, words=words)))
     other = output_of(FAMILY, pipe, take_of(**SMALL, prompt="blue water"))
-    assert differ(frames, FAMILY.frames(other)) > 0.01
+    assert differ(frames, FAMILY.frames(other)) > 0.003
 
 
 def test_the_guidance_is_that_of_the_take_and_does_not_stay(pipe: Any) -> None:

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from diffusers.pipelines.ltx2 import LTX2VideoCondition
+from diffusers.pipelines.ltx2.pipeline_ltx2_condition import LTX2VideoCondition
 
 from kinoloom.backends.base import Audio, Inputs, Take
 from kinoloom.backends.local.families.base import Family, picture
