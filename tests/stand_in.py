@@ -142,3 +142,26 @@ def facts() -> Message:
         "notes": [],
         "embeddings": "miss",
     }
+
+
+class Waiting:
+    """A `clip_job.Watch` whose run goes on until a test says otherwise."""
+
+    stopped = late = False
+
+    def over(self) -> bool:
+        return self.stopped or self.late
+
+    def timed_out(self) -> bool:
+        return self.late
+
+    def seconds_left(self) -> float:
+        return 600.0
+
+
+def until(condition: Callable[[], object], seconds: float = 120.0) -> None:
+    """Wait for a condition, on a machine however busy."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)

@@ -33,6 +33,8 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    # Boxes around the help would take longer to load than all else that a command needs.
+    rich_markup_mode=None,
 )
 app.add_typer(models_app, name="models")
 app.add_typer(jobs_app, name="jobs")

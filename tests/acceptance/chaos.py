@@ -8,13 +8,11 @@ done once, and nothing that was finished was done again.
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -119,7 +117,7 @@ class Chaos:
         if target == "child":
             return self._kill_child(worker)
         if target == "worker":
-            _kill(worker)
+            self._stage.kill(worker)
             self._since_server += 1
         else:
             server.kill()
@@ -152,7 +150,7 @@ class Chaos:
         child = self._stage.child_of(worker)
         if child is None:
             return False
-        _kill(child)
+        self._stage.kill(child)
         return True
 
     # --- jobs -------------------------------------------------------------------------------
@@ -244,8 +242,3 @@ def unfinished(entries: Sequence[Entry]) -> Iterator[str]:
         count = sum(entry.what == what for entry in entries)
         if count != 1:
             yield f"{count} times {what}"
-
-
-def _kill(pid: int) -> None:
-    with suppress(ProcessLookupError):  # it was just about to end
-        os.kill(pid, signal.SIGKILL)

@@ -124,8 +124,7 @@ class Stage:
         traceback: TracebackType | None,
     ) -> None:
         for pid in self.pids():
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+            self.kill(pid)
         for program in self._programs:
             program.process.wait()
             if kind is not None:
@@ -213,6 +212,11 @@ class Stage:
             prompt="a red ball rolling", seed=seed, frames=frames, steps=steps, size="64x64"
         )
         return self.service.submit(request).id
+
+    def kill(self, pid: int) -> None:
+        """Kill a process of this stage; it may just have ended."""
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
     def pids(self) -> set[int]:
         """Every process that was started on this stage, or by one that was, and still runs."""

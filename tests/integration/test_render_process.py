@@ -26,20 +26,23 @@ from kinoloom.errors import (
     InvalidRequest,
     KinoloomError,
     MissingPackage,
-    ModelNotFound,
     TimedOut,
     WorkerUnavailable,
 )
 from kinoloom.jobs import child_process
 from kinoloom.jobs.media import read_inputs
 from kinoloom.jobs.messages import MAX_LINE, pack
+from kinoloom.jobs.planning import plan_request
 from kinoloom.jobs.record import RenderFacts, measurement_of, settings_of
 from kinoloom.jobs.render_process import RenderProcess
 from kinoloom.jobs.steps import plan_of_take, take_of
 from kinoloom.media.reader import probe, read_video
 from kinoloom.media.settings import read_settings
 from kinoloom.media.writer import write_video
+from kinoloom.planner.inputs import Inputs
 from kinoloom.planner.plan import Plan
+from kinoloom.request import VideoRequest
+from kinoloom.store.held import held_store
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="a means of Linux")
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals")
@@ -96,8 +99,11 @@ def film(tmp_path: Path) -> Path:
 
 
 def planned(process: RenderProcess, **values: Any) -> Plan:
-    request = {"prompt": "a red ball rolling", "seed": 7} | values
-    return Plan.model_validate(process.call("plan", {"request": request})["plan"])
+    request = VideoRequest.checked(**{"prompt": "a red ball rolling", "seed": 7} | values)
+    found = process.call("inputs", {"request": request.model_dump(mode="json")})["inputs"]
+    settings = process._settings
+    inputs = Inputs.model_validate(found)
+    return plan_request(request, settings, held_store(settings), inputs=inputs)
 
 
 def render(process: RenderProcess, plan: Plan, folder: Path, **options: Any) -> Answer:
@@ -239,12 +245,12 @@ def test_the_childs_errors_arrive_as_they_were_and_the_child_stays(
 ) -> None:
     process = start()
     with pytest.raises(InvalidRequest) as wrong:
-        planned(process, steps=-1, prompt="")
+        process.call("inputs", {"request": {"steps": -1, "prompt": ""}})
     assert {p.field for p in wrong.value.problems} == {"steps", "prompt"}
     pid = process.pid
-    with pytest.raises(ModelNotFound) as missing:
-        planned(process, model="tinny")
-    assert "tiny" in " ".join((missing.value.cause, *missing.value.hints))
+    with pytest.raises(InvalidMedia) as missing:
+        planned(process, image="nowhere.png")
+    assert "nowhere.png" in missing.value.message
     with pytest.raises(KinoloomError, match="knows no command 'dance'"):
         process.call("dance", {})
     with pytest.raises(KinoloomError, match="should not") as odd:

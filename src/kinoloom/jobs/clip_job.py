@@ -242,7 +242,8 @@ class ClipJob:
     def _encode(self, plan: Plan, best: _Take, place: Path | None, folder: Path) -> _Encoded:
         """The finished file beside its place, or in the store; and the picture for it."""
         known = self._store.jobs.artefact(self._job.id, "encode")
-        if known is None:
+        withdrawn = known is not None and known.digest is None and not (place and place.is_dir())
+        if known is None or withdrawn:
             versions = best.rendered.facts.all_versions
             settings = settings_of(self._job.id, best.plan, best.scores, versions)
             poster = folder / "poster.png"
@@ -273,6 +274,8 @@ class ClipJob:
     ) -> None:
         """Put the file where it belongs and write the clip's record, unless the run is over."""
         if self._watch.over():
+            if encoded.digest is None:  # the folder is where it belongs by now
+                self._withdraw(place)
             self._stop()
         if place is not None and encoded.digest is not None:
             with whole_file(place, mark=self._job.id) as part, disk_errors(place):
@@ -288,7 +291,18 @@ class ClipJob:
             detail={"clip": record.id},
         )
         if finished is None:
+            self._withdraw(place)
             raise Superseded
+
+    def _withdraw(self, place: Path | None) -> None:
+        """Remove what was written for a job that is cancelled; another run of it may need it."""
+        now = self._store.jobs.states([self._job.id]).get(self._job.id)
+        if place is None or now != ("cancelling", self._job.run):
+            return
+        if place.is_dir():
+            shutil.rmtree(place, ignore_errors=True)
+        else:
+            place.unlink(missing_ok=True)
 
     def _record(
         self,

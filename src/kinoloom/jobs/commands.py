@@ -39,7 +39,7 @@ class Commands:
         self._stopping = stopping
         self._previewed = self._written = 0.0
         self._known: dict[str, Callable[[Arguments], dict[str, Any]]] = {
-            "plan": self._plan,
+            "inputs": self._inputs,
             "probe": self._probe,
             "render": self._render,
             "score": self._score,
@@ -58,12 +58,11 @@ class Commands:
         self._check()
         return command(arguments)
 
-    def _plan(self, arguments: Arguments) -> dict[str, Any]:
-        from kinoloom.store.held import held_store
+    def _inputs(self, arguments: Arguments) -> dict[str, Any]:
+        from kinoloom.planner.inputs import probe_inputs
 
         request = VideoRequest.checked(**arguments["request"])
-        plan = planning.plan_request(request, self._settings, held_store(self._settings))
-        return {"plan": plan.model_dump(mode="json")}
+        return {"inputs": probe_inputs(request).model_dump(mode="json")}
 
     def _probe(self, arguments: Arguments) -> dict[str, Any]:
         from kinoloom.jobs.outside import facts_of

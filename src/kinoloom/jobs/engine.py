@@ -40,6 +40,7 @@ WEBHOOK_TRIES = 8
 _WEBHOOK_SECONDS = 10.0
 _WEBHOOK_GROWTH = 3.0
 WEBHOOKS = "webhooks"
+_NOWHERE = logging.NullHandler()
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,8 @@ class Engine:
             "notification_listener_polling_interval_sec": 1.0,
             "scheduler_polling_interval_sec": 3600.0,
         }
+        # With none it would keep the standard error of this moment, which may be closed later.
+        logging.getLogger("dbos").addHandler(_NOWHERE)
         DBOS(config=config)
         # Each cancelled workflow is an ERROR with a traceback there; jobs tell their own errors.
         logging.getLogger("dbos").setLevel(logging.CRITICAL)
@@ -128,9 +131,9 @@ class Engine:
                 on_conflict="always_update",
             )
 
-    def stop(self, wait: int = 0) -> None:
-        """Take no more jobs, and wait at most so many seconds for the ones that run."""
-        DBOS.destroy(workflow_completion_timeout_sec=wait)
+    def stop(self) -> None:
+        """Take no more jobs; those that run go on, and what becomes of them is not noted."""
+        DBOS.destroy()
 
     def enqueue(self, job_id: str, run: int, queue: str, priority: int) -> None:
         """Hand a run of a job over; again and again does no harm. Lower priorities go first."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from kinoloom.backends.local.parallel import Group
     from kinoloom.catalog.loader import Catalog
     from kinoloom.planner.estimate import Measurement
+    from kinoloom.planner.inputs import Inputs
     from kinoloom.planner.plan import Plan
     from kinoloom.planner.resolve import Machine
     from kinoloom.request import Level
@@ -61,10 +62,11 @@ def plan_request(
     *,
     catalog: Catalog | None = None,
     machine: Machine | None = None,
+    inputs: Inputs | None = None,
 ) -> Plan:
     """The plan of a checked request on this machine, or on another `machine`.
 
-    Raises KinoloomError.
+    Its media are read here unless their `inputs` are given. Raises KinoloomError.
     """
     from kinoloom.planner import resolve
 
@@ -73,6 +75,7 @@ def plan_request(
         catalog=catalog or load_catalog(settings),
         settings=settings,
         machine=machine or machine_of(settings),
+        inputs=inputs,
         # Asked for more than once, and nothing is rendered meanwhile.
         measurements=cache(lambda model, device: measurements_of(store, model, device)),
     )

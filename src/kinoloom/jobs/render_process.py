@@ -129,7 +129,7 @@ class RenderProcess:
             if self._child is not None:
                 self._child.kill()
             self._child = ChildProcess(self._settings, light=self._light, threads=self._threads)
-            told = {"do": "set up", "settings": _plain(self._settings)}
+            told = {"do": "set up", "settings": _plain(self._settings, self._light)}
             self._child.send(pack(told), self._silence)
         return self._child
 
@@ -205,9 +205,12 @@ def _closed() -> WorkerUnavailable:
     return WorkerUnavailable("The process that renders was ended.", hints=AGAIN)
 
 
-def _plain(settings: Settings) -> dict[str, Any]:
-    """The settings as JSON, with the secrets that a child needs to reach its services."""
-    data = settings.model_dump(mode="json", exclude={"webhook_secret"})
+def _plain(settings: Settings, light: bool) -> dict[str, Any]:
+    """The settings as JSON; secrets only those that rendering needs to reach its services."""
+    secret = ("cache_url", "database_url", "webhook_secret")
+    data = settings.model_dump(mode="json", exclude=set(secret))
+    if light:
+        return data
     for name in ("cache_url", "database_url"):
         value = getattr(settings, name)
         data[name] = None if value is None else value.get_secret_value()

@@ -12,7 +12,7 @@ import json
 import tempfile
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -32,6 +32,7 @@ from kinoloom.jobs.planning import machine_of, plan_request
 from kinoloom.jobs.queues import OWN, queue_for
 from kinoloom.jobs.render_process import RenderProcess
 from kinoloom.jobs.statistics import statistics
+from kinoloom.planner.inputs import Inputs
 from kinoloom.planner.plan import Plan
 from kinoloom.planner.resolve import Machine
 from kinoloom.request import VideoRequest
@@ -63,15 +64,13 @@ class JobService:
 
         Raises KinoloomError.
         """
+        inputs = None
+        if _has_media(request):
+            told = {"request": request.model_dump(mode="json")}
+            answer = self._media.call("inputs", told, timeout=MEDIA_SECONDS)
+            inputs = Inputs.model_validate(answer["inputs"])
         machine = self._machine()
-        if not _has_media(request):
-            return plan_request(request, self._settings, self._store, machine=machine)
-        answer = self._media.call(
-            "plan",
-            {"request": request.model_dump(mode="json"), "machine": _as_dict(machine)},
-            timeout=MEDIA_SECONDS,
-        )
-        return Plan.model_validate(answer["plan"])
+        return plan_request(request, self._settings, self._store, machine=machine, inputs=inputs)
 
     def submit(
         self,
@@ -100,6 +99,9 @@ class JobService:
         if origin == "api" and request.format == "png":
             allowed = "mp4, webm or gif: one file, which can be sent"
             raise InvalidRequest([Problem("format", "png", allowed, "mp4")])
+        if webhook is not None and self._settings.webhook_secret is None:
+            allowed = "an address only where the settings have a webhook_secret to sign with"
+            raise InvalidRequest([Problem("webhook", "***", allowed)])
         if owner is not None:
             self._check_budget(owner)
         plan = plan or self.plan(request)
@@ -352,12 +354,3 @@ def request_key(request: VideoRequest, outputs: Path) -> str:
 def _has_media(request: VideoRequest) -> bool:
     given = request.image, request.last_image, request.video, request.mask
     return any(path is not None for path in given) or bool(request.references or request.keyframes)
-
-
-def _as_dict(machine: Machine) -> Mapping[str, Any]:
-    return {
-        "device": machine.device,
-        "free": machine.free,
-        "ram": machine.ram,
-        "dtype_bytes": machine.dtype_bytes,
-    }

@@ -133,19 +133,17 @@ class Worker:
         """Run a job here, past all queues; it must wait in a queue that nobody serves."""
         self._engine.run_now(job.id, job.run)
 
-    def stop(self, *, wait: int = 0) -> None:
-        """Take no more jobs, let the running ones end for so many seconds, and go.
-
-        What still runs then waits again, for whoever comes next.
-        """
-        self._engine.stop(wait)
+    def stop(self) -> None:
+        """Take no more jobs and go; what still runs waits again, for whoever comes next."""
+        self._ending.set()
         for job in self._store.jobs.running_on(self.id):
             self._hand_back(job, died=False)
         with self._lock:
             for watch in self._watched.values():
                 watch.give_up()
         self._child.close()
-        self._ending.set()
+        self._let_go(self.id)
+        self._engine.stop()
         for thread in self._threads:
             thread.join(timeout=5)
         self._store.workers.remove(self.id)
@@ -158,6 +156,9 @@ class Worker:
         now = datetime.now(UTC)
         known = self._store.jobs.get(job_id)
         if known is None or known.run != run:
+            return
+        if self._ending.is_set():  # the engine took it just now
+            self._store.jobs.move(job_id, "queued", expect=["queued"], run=run, run_to=run + 1)
             return
         job = self._store.jobs.move(
             job_id,
@@ -289,11 +290,14 @@ class Worker:
     def _take_over(self, worker_id: str) -> None:
         for job in self._store.jobs.running_on(worker_id):
             self._hand_back(job, died=True)
+        self._let_go(worker_id)
+        self._clear_up()
+
+    def _let_go(self, worker_id: str) -> None:
+        """Give away what a worker took from a queue and had not begun, or had just ended."""
         for job_id, run in self._engine.taken_by(worker_id):
-            # It died before the job was running, or after that had ended.
             self._store.jobs.move(job_id, "queued", expect=["queued"], run=run, run_to=run + 1)
             self._engine.abandon(job_id, run)
-        self._clear_up()
 
     def _clear_up(self) -> None:
         """Remove what workers left that were killed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from importlib.metadata import version
+from itertools import chain
 from typing import Any
 
 from fastapi import FastAPI
@@ -175,11 +176,16 @@ async def _invalid(request: Request, error: Exception) -> Response:
 
 
 def _document(app: FastAPI) -> None:
-    """Put the shapes of errors into the OpenAPI document."""
+    """Put the shapes of errors into the OpenAPI document, and say null only where JSON can."""
     generated = app.openapi
 
     def openapi() -> dict[str, Any]:
+        if app.openapi_schema is not None:
+            return app.openapi_schema
         document = generated()
+        for operation in chain.from_iterable(map(dict.values, document["paths"].values())):
+            for parameter in operation.get("parameters", ()):
+                _without_null(parameter["schema"])
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
         schemas.update(SCHEMAS)
         for unused in ("HTTPValidationError", "ValidationError"):
@@ -187,3 +193,11 @@ def _document(app: FastAPI) -> None:
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _without_null(schema: dict[str, Any]) -> None:
+    """A parameter is left out or has a value: its default None is no value that it can have."""
+    ways = [way for way in schema.get("anyOf", ()) if way != {"type": "null"}]
+    if len(ways) == 1:
+        del schema["anyOf"]
+        schema.update(ways[0])

@@ -110,7 +110,7 @@ def read_clip_request(fields: Mapping[str, Any], store: Store, settings: Setting
     for name, value in media.items():
         problems += _wrong_media(name, value, store, settings)
     problems += _wrong_loras(values.get("loras"))
-    options, wrong = _options(fields)
+    options, wrong = _options(fields, settings)
     problems += wrong
     wrong_media = {problem.field.partition(".")[0] for problem in problems} & set(media)
     # First as words, so that nothing is fetched or kept for a request that has mistakes.
@@ -133,7 +133,7 @@ def read_clip_request(fields: Mapping[str, Any], store: Store, settings: Setting
     return ClipRequest(request, options)
 
 
-def _options(fields: Mapping[str, Any]) -> tuple[Options, list[Problem]]:
+def _options(fields: Mapping[str, Any], settings: Settings) -> tuple[Options, list[Problem]]:
     checks: Mapping[str, Callable[[Any], Any]] = {
         "priority": check.whole(0, MAX_PRIORITY),
         "timeout": check.number(1, MAX_TIMEOUT, " seconds"),
@@ -149,7 +149,12 @@ def _options(fields: Mapping[str, Any]) -> tuple[Options, list[Problem]]:
         try:
             found[name] = test(value)
         except check.Wrong as wrong:
-            problems.append(Problem(name, check.shown(value), wrong.allowed, wrong.nearest))
+            # The address of a webhook may hold a password.
+            shown = "***" if name == "webhook" else check.shown(value)
+            problems.append(Problem(name, shown, wrong.allowed, wrong.nearest))
+    if "webhook" in found and settings.webhook_secret is None:
+        allowed = "an address only where the settings have a webhook_secret to sign with"
+        problems.append(Problem("webhook", "***", allowed))
     return Options(**found), problems
 
 

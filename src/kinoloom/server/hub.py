@@ -272,7 +272,9 @@ class Feed:
         """What the client has not been sent yet, and up to which number that is all."""
         if self._page:
             return self._page, self._page_end
-        entries = [entry for entry in self._hub.since(self.last) if self._wants(entry)]
+        entries = self._hub.since(self.last)
+        if self._job is not None or self._owner is not None:
+            entries = [entry for entry in entries if self._wants(entry)]
         return (_newest(entries) if len(entries) > BATCH else entries), self._hub.number
 
     def _wants(self, entry: Entry) -> bool:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as with_settings
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
 from api_client import png
 from kinoloom.config import Settings
@@ -39,9 +40,10 @@ def picture(store: Store) -> str:
 
 
 def test_fields_and_options_are_read(store: Store, settings: Settings) -> None:
+    signing = settings.model_copy(update={"webhook_secret": SecretStr("s")})
     asked = read(
         store,
-        settings,
+        signing,
         prompt="a ball",
         size="720p",
         loras=["film:0.5", {"name": "owner/repo:a.safetensors"}],
@@ -58,6 +60,13 @@ def test_fields_and_options_are_read(store: Store, settings: Settings) -> None:
         "webhook": "https://me.example/hook?a=1",
         "hold": True,
     }
+
+
+def test_a_webhook_needs_a_secret_and_is_never_repeated(store: Store, settings: Settings) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        read(store, settings, prompt="a ball", webhook="https://u:word@me.example/hook")
+    assert [problem.field for problem in caught.value.problems] == ["webhook"]
+    assert "word@" not in str(caught.value.as_dict())
 
 
 def test_every_mistake_is_named_at_once(store: Store, settings: Settings) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from api_client import Api, api, png
 from kinoloom.config import Settings
@@ -25,7 +26,8 @@ def studio_api(settings: Settings) -> Iterator[Api]:
 @pytest.fixture(scope="module")
 def shared_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     """One for the tests that do not mind what the others left in it."""
-    with api(Settings(home=tmp_path_factory.mktemp("shared"))) as found:
+    settings = Settings(home=tmp_path_factory.mktemp("shared"), webhook_secret=SecretStr("s"))
+    with api(settings) as found:
         yield found
 
 

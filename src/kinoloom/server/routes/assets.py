@@ -28,6 +28,7 @@ _BODY: dict[str, Any] = {
                     "properties": {"file": {"type": "string", "format": "binary"}},
                     "required": ["file"],
                     "additionalProperties": False,
+                    "additionalProperties": False,
                 }
             }
         },
