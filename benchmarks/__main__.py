@@ -1,14 +1,17 @@
 """What do all benchmarks say about this machine? `python -m benchmarks` writes it down.
 
 Each one runs in a process of its own; what it prints is shown as it comes and collected in
-``docs/benchmarks.md``.
+``docs/benchmarks.md``. `python -m benchmarks NAME...` runs those alone, and writes nothing down.
 """
 
 from __future__ import annotations
 
+import argparse
 import ast
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.effort import QUICK
@@ -23,7 +26,13 @@ ORDER = (
     "startup",
     "scoring",
     "encoding",
+    "serving",
+    "submit",
     "events",
+    "listing",
+    "idle",
+    "recovery",
+    "durable",
 )
 ROOT = Path(__file__).parents[1]
 TABLES = ROOT / "docs" / "benchmarks.md"
@@ -55,22 +64,30 @@ def has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def main() -> int:
-    """Run all, write the tables; 1 when one failed."""
+def main(arguments: Sequence[str] = ()) -> int:
+    """Run all and write the tables, or only run those that are named; 1 when one failed."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(ORDER)}")
+    names = parser.parse_args(arguments).names
+    if unknown := sorted(set(names) - set(ORDER)):
+        parser.error(f"there is no benchmark {', '.join(unknown)}")
     said: dict[str, str] = {}
     failed = []
-    for name in ORDER:
-        print(f"\n{question(name)}", flush=True)
+    for number, name in enumerate(names or ORDER, 1):
+        print(f"\n{number} of {len(names or ORDER)}, {name}: {question(name)}", flush=True)
+        begin = time.perf_counter()
         said[name], well = run(name)
+        print(f"({time.perf_counter() - begin:.0f} s)", flush=True)
         if not well:
             failed.append(name)
-    if has_gpu():
-        print(f"\n{question('gpu')}", flush=True)
-        _, well = run("gpu", "--out", str(GPU_TABLES))
-        if not well:
-            failed.append("gpu")
-    TABLES.write_text(document(said, failed), encoding="utf-8")
-    print(f"\nWritten to {TABLES.relative_to(ROOT)}.")
+    if not names:
+        if has_gpu():
+            print(f"\n{question('gpu')}", flush=True)
+            _, well = run("gpu", "--out", str(GPU_TABLES))
+            if not well:
+                failed.append("gpu")
+        TABLES.write_text(document(said, failed), encoding="utf-8")
+        print(f"\nWritten to {TABLES.relative_to(ROOT)}.")
     if failed:
         sys.stderr.write(f"These failed: {', '.join(failed)}.\n")
     return 1 if failed else 0
@@ -104,4 +121,4 @@ def document(said: dict[str, str], failed: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -15,18 +15,17 @@ from __future__ import annotations
 import asyncio
 import json
 import multiprocessing
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import threading
 import time
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 from benchmarks.effort import repeats
 from benchmarks.machine import machine_line
+from benchmarks.processes import memory, processor_seconds, served
 
 TARGET = 0.25
 CLIENTS = 200
@@ -34,48 +33,48 @@ JOBS = 8
 EVENTS_A_SECOND = 40
 SECONDS = repeats(20, 3)
 
-# The server as `kinoloom serve` runs it, without a worker: nothing is rendered here.
-SERVER = """
-import sys
-from kinoloom.config import Settings
-from kinoloom.server.serve import serve
-serve(Settings(home=sys.argv[1]), port=0, on_ready=lambda url: print(url, flush=True))
-"""
+
+@dataclass(frozen=True)
+class Heard:
+    """Seconds of every event at every client, the processor seconds that the server used for all
+    that (`load` in cores, while events were written), and its memory in MiB; 0 where the system
+    does not tell."""
+
+    seconds: list[float]
+    processor: float
+    load: float
+    memory: float
 
 
 def main() -> None:
     """Print the table."""
-    with tempfile.TemporaryDirectory() as home:
-        command = [sys.executable, "-c", SERVER, home]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-            assert server.stdout is not None  # it was asked for
-            try:
-                url = server.stdout.readline().strip()
-                heard, took, memory = measure(Path(home), url, server.pid)
-            finally:
-                server.terminate()
-    report(heard, took, memory)
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder) / "home"
+        with served(home, "--no-worker") as server:
+            heard = measure(home, server.url, server.pid)
+    report(heard)
 
 
-def measure(home: Path, url: str, pid: int) -> tuple[list[float], float, float]:
-    """Seconds of every event at every client, how many cores the server used, and its memory in
-    MiB; 0 where the system does not tell."""
+def measure(home: Path, url: str, pid: int) -> Heard:
+    """Write events while the clients listen."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     listening = context.Process(target=listen, args=(url, there))
     listening.start()
     try:
         assert here.recv() == "ready"
-        used, begin = _processor(pid), time.perf_counter()
+        used, begin = processor_seconds(pid), time.perf_counter()
         written = write(home)
-        load = (_processor(pid) - used) / (time.perf_counter() - begin)
+        load = (processor_seconds(pid) - used) / (time.perf_counter() - begin)
         here.send(max(written))
         told: list[tuple[int, float]] = here.recv()
+        used = processor_seconds(pid) - used
     finally:
         listening.join(30)
         listening.kill()
     assert len(told) == CLIENTS * len(written), "an event did not arrive"
-    return [at - written[number] for number, at in told], load, _memory(pid)
+    seconds = [at - written[number] for number, at in told]
+    return Heard(seconds, used, load, memory(pid)[0])
 
 
 def write(home: Path) -> dict[int, float]:
@@ -143,37 +142,21 @@ async def _listen(address: str, parent: Connection) -> None:
     parent.send(told)
 
 
-def report(heard: list[float], load: float, memory: float) -> None:
+def report(heard: Heard) -> None:
     """Say how long it took."""
-    cuts = statistics.quantiles(heard, n=100)
-    p95 = cuts[94]
+    cuts = statistics.quantiles(heard.seconds, n=100)
+    p95, deliveries = cuts[94], len(heard.seconds)
     print(machine_line())
-    print(f"{CLIENTS} clients, {EVENTS_A_SECOND} events a second, {len(heard)} deliveries")
-    print(f"{'from row to client':28s} {'p50 s':>8s} {'p95 s':>8s} {'p99 s':>8s} {'max s':>8s}")
-    figures = (cuts[49], p95, cuts[98], max(heard))
-    print(f"{'websocket':28s} " + " ".join(f"{figure:8.3f}" for figure in figures))
-    if memory:
-        print(f"{'cores that the server used':28s} {load:8.2f}")
-        print(f"{'memory of the server, MiB':28s} {memory:8.0f}")
+    print(f"{CLIENTS} clients, {EVENTS_A_SECOND} events a second, {deliveries} deliveries")
+    print(f"{'from row to client':36s} {'p50 s':>8s} {'p95 s':>8s} {'p99 s':>8s} {'max s':>8s}")
+    figures = (cuts[49], p95, cuts[98], max(heard.seconds))
+    print(f"{'websocket':36s} " + " ".join(f"{figure:8.3f}" for figure in figures))
+    if heard.memory:
+        print(f"{'cores that the server used':36s} {heard.load:8.2f}")
+        each = heard.processor / deliveries * 1e6
+        print(f"{'its processor time a delivery, us':36s} {each:8.1f}")
+        print(f"{'its memory, MiB':36s} {heard.memory:8.0f}")
     print(f"target p95 {TARGET} s: {p95:.3f} s, {'met' if p95 <= TARGET else 'MISSED'}")
-
-
-def _processor(pid: int) -> float:
-    """The processor seconds that a process used so far."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    except OSError:
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _memory(pid: int) -> float:
-    """The MiB that a process has in memory."""
-    try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="utf-8").split()[1])
-    except OSError:
-        return 0.0
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1024**2
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """How long does it take until a server answers, and until its worker takes jobs?
 
-From the start of `kinoloom serve` to its first answer, and with a worker to the moment when `/ready`
-says that a job would run. The worker's child, which loads torch, starts meanwhile: a clip that is
-asked for then waits for that too. What is measured against is a Python that only imports FastAPI.
+From the start of `kinoloom serve` to its first answer, and with a worker to the moment when
+`/ready` says that a job would run. The worker's child, which loads torch, starts meanwhile: a clip
+that is asked for then waits for that too. What is measured against is a Python that only imports
+FastAPI.
 """
 
 from __future__ import annotations

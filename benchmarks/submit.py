@@ -2,9 +2,9 @@
 
 `POST /api/clips` of a real `kinoloom serve` whose jobs nobody runs. Each request has words of its
 own: it is checked, planned, and becomes a row. The moments at which requests are sent are fixed
-before, and each one's time counts from its moment on, whether it could be sent then or not: a server
-that stands still for a second makes fifty requests slow, not one. Whoever sends shares the cores
-with the server.
+before, and each one's time counts from its moment on, whether it could be sent then or not: a
+server that stands still for a second makes fifty requests slow, not one. Whoever sends shares the
+cores with the server.
 
 Target: p99 of 0.5 seconds ("API response under 500 ms").
 """
@@ -80,9 +80,11 @@ def measure(server: Server) -> tuple[list[float], float, float]:
 
 def main() -> None:
     """Print the table."""
-    with tempfile.TemporaryDirectory() as folder:
-        with served(Path(folder) / "home", "--no-worker") as server:
-            taken, processor, cores = measure(server)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        served(Path(folder) / "home", "--no-worker") as server,
+    ):
+        taken, processor, cores = measure(server)
     cuts = statistics.quantiles(taken, n=100)
     print(machine_line())
     print(f"{RATE} requests a second for {SECONDS} s, on SQLite")

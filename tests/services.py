@@ -177,7 +177,7 @@ class PostgresServer:
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
     """A running server, ended after the session."""
-    server = PostgresServer(Path(_program("initdb", "postgresql", _find_postgres)).parent)
+    server = PostgresServer(postgres_programs())
     try:
         server.start()
         yield server
@@ -227,6 +227,11 @@ def current_postgres(_migrated: str) -> Iterator[str]:
 def redis_program() -> str:
     """The path of redis-server, which is installed first where it is missing and we may."""
     return _program("redis-server", "redis-server", lambda: shutil.which("redis-server"))
+
+
+def postgres_programs() -> Path:
+    """The folder of PostgreSQL's programs, which are installed first where that may be done."""
+    return Path(_program("initdb", "postgresql", _find_postgres)).parent
 
 
 def _find_postgres() -> str | None:

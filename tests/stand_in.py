@@ -94,13 +94,10 @@ class StandIn:
         plan, number = arguments["plan"], arguments["number"]
         self.order.append(plan["prompt"])
         for step in range(1, self.steps + 1):
-            tell(
-                {
-                    **{"type": "progress", "phase": "denoise", "step": step, "steps": self.steps},
-                    **{"elapsed": 0.1 * step, "eta": 0.1 * (self.steps - step)},
-                    **{"take": number + 1, "takes": plan["candidates"]},
-                }
-            )
+            progress = {"phase": "denoise", "step": step, "steps": self.steps}
+            progress |= {"elapsed": 0.1 * step, "eta": 0.1 * (self.steps - step)}
+            progress |= {"take": number + 1, "takes": plan["candidates"]}
+            tell({"type": "progress", **progress})
             tell({"type": "preview", "jpeg": base64.b64encode(JPEG).decode()})
             self.rendering.set()
             check()

@@ -36,5 +36,7 @@ class Within:
         timeout: float | None = None,
     ) -> dict[str, Any]:
         """As `RenderProcess.call`, without its deadline."""
-        commands = Commands(self._settings, lambda told: on_message(unpack(pack(told))), should_stop)
+        commands = Commands(
+            self._settings, lambda told: on_message(unpack(pack(told))), should_stop
+        )
         return unpack(pack(commands.run(command, unpack(pack(arguments)))))

@@ -116,6 +116,7 @@ def _codecs() -> Check:
 
 
 def _store(settings: Settings) -> Check:
+    from kinoloom.jobs.reuse import REUSED
     from kinoloom.store.statistics import hit_rate
     from kinoloom.store.store import Store
 
@@ -125,7 +126,7 @@ def _store(settings: Settings) -> Check:
     last = f"newest clip {newest[0].created_at:%Y-%m-%d %H:%M} UTC" if newest else "no clips yet"
     rate = hit_rate(totals)
     known = f"; {rate:.0%} of the prompts' embeddings came from the cache" if rate else ""
-    reused = totals.get("clips.reused", 0)
+    reused = totals.get(REUSED, 0)
     again = f"; {reused} clips were there already when asked for again" if reused else ""
     return Check("store", "ok", f"{settings.home}, {last}{known}{again}")
 

@@ -142,10 +142,11 @@ def _examine(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
     for name, value in values.items():
         test = _CHECKS.get(name)
         if test is None:
-            close = difflib.get_close_matches(str(name), list(_CHECKS), n=1, cutoff=0.5)
+            shown = str(check.shown(str(name)))
+            close = difflib.get_close_matches(shown, list(_CHECKS), n=1, cutoff=0.5)
             allowed = "one of the fields " + ", ".join(_CHECKS)
             problems.append(
-                Problem(str(name), check.shown(value), allowed, close[0] if close else None)
+                Problem(shown, check.shown(value), allowed, close[0] if close else None)
             )
             continue
         if value is None and name in _OPTIONAL:

@@ -12,7 +12,7 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -24,8 +24,10 @@ Target = Literal["server", "worker", "child", "pause"]
 
 _WAITING = 3
 """So many jobs at least are not finished while there still is something to kill."""
-_LONGEST_WAIT = 1.2
-"""Seconds from a job's start to a blow; a warm process makes the whole clip in less."""
+_MILESTONES = ("running", "progress", "render:0", "quality:0", "poster", "encode", "clip")
+"""Of these one is waited for: lines of the journal by what they say or name, in their order."""
+_LONGEST_WAIT = 0.3
+"""Seconds from there to the blow; most of what lies between two of them takes less."""
 _RENDERING = ("load", "encode", "denoise", "decode")
 # Of a child that was killed twice in one step, or workers that were killed thrice with one job.
 _EXCUSED = ("failed", "dead")
@@ -67,10 +69,11 @@ class Chaos:
         self._jobs: list[str] = []
         self.tally = Tally()
 
-    def run(self, kills: int) -> Tally:
+    def run(self, kills: int, on_kill: Callable[[Tally], None] = lambda _: None) -> Tally:
         """Strike so often, then let everything finish; what happened.
 
-        Raises AssertionError when something was lost, done twice or left over.
+        `on_kill` sees the tally after each. Raises AssertionError when something was lost, done
+        twice or left over.
         """
         began = time.monotonic()
         while self.tally.kills.total() < kills:
@@ -78,10 +81,11 @@ class Chaos:
             target = self._target()
             if self._strike(target):
                 self.tally.kills[target] += 1
+                self.tally.seconds = time.monotonic() - began
+                on_kill(self.tally)
         self._drain()
         self._stage.end_all()
         self.tally.seconds = time.monotonic() - began
-        self.tally.clips = len(self._jobs)
         faults = [*self._judge(), *self._stage.left_over()]
         assert not faults, f"{self.tally}\n" + "\n".join(faults[:50])
         return self.tally
@@ -101,6 +105,8 @@ class Chaos:
         begun = self._a_job_begins()
         if begun is None:
             return False
+        after = self._random.choice(_MILESTONES)
+        until(lambda: self._is_past(begun, after), f"{begun} is past {after}")
         time.sleep(self._random.uniform(0, _LONGEST_WAIT))  # the moment, which is what is tested
         if self._server is not None:
             return self._strike_server(self._server, target)
@@ -109,6 +115,13 @@ class Chaos:
         if name not in self._workers:  # it waits again
             name = self._random.choice(self._names)
         return self._strike_worker(self._workers[name], target)
+
+    def _is_past(self, job: str, milestone: str) -> bool:
+        entries = self._stage.journal.entries(job)
+        if any(milestone in (entry.what, entry.detail) for entry in entries):
+            return True
+        state = self._stage.service.get(job).state
+        return milestone == state or state not in ACTIVE
 
     def _strike_server(self, server: Program, target: Target) -> bool:
         worker = self._stage.serving_pid(server)
@@ -205,15 +218,15 @@ class Chaos:
     # --- judging ----------------------------------------------------------------------------
 
     def _judge(self) -> Iterator[str]:
-        """Every way in which a job did not go as it must."""
-        entries = self._stage.journal.entries()
+        """Every way in which a job did not go as it must; the tally is brought to its end."""
+        self.tally.clips = len(self._jobs)
         for job_id in self._jobs:
-            mine = [entry for entry in entries if entry.job == job_id]
-            again = list(repeated(mine))
+            entries = self._stage.journal.entries(job_id)
+            again = list(repeated(entries))
             self.tally.again += len(again)
-            self.tally.steps += sum(entry.what == "kept" for entry in mine)
-            self.tally.taken_over += sum("its worker" in entry.detail for entry in mine)
-            yield from (f"{job_id}: {what}" for what in [*again, *unfinished(mine)])
+            self.tally.steps += sum(entry.what == "kept" for entry in entries)
+            self.tally.taken_over += sum("its worker died" in entry.detail for entry in entries)
+            yield from (f"{job_id}: {what}" for what in [*again, *unfinished(entries)])
             job = self._stage.service.get(job_id)
             if job.state != "succeeded" or job.clip_id is None:
                 yield f"{job_id} is {job.state}: {job.error}"

@@ -289,13 +289,15 @@ class Journal:
         self._run(
             f"CREATE TABLE journal (number {number} PRIMARY KEY, job TEXT, what TEXT, detail TEXT)"
         )
+        self._run("CREATE INDEX journal_jobs ON journal (job, number)")
         for position, (table, operation, values) in enumerate(_WATCHED):
             self._watch(f"journal_{position}", table, operation, values)
 
-    def entries(self, job: str | None = None) -> list[Entry]:
-        """All lines, or those of a job."""
-        rows = self._run("SELECT job, what, detail FROM journal ORDER BY number")
-        return [Entry(*row) for row in rows if job is None or row[0] == job]
+    def entries(self, job: str) -> list[Entry]:
+        """The lines of a job."""
+        mark = "%s" if self._postgres else "?"
+        query = f"SELECT job, what, detail FROM journal WHERE job = {mark} ORDER BY number"
+        return [Entry(*row) for row in self._run(query, job)]
 
     def assets(self, kind: str) -> list[tuple[str, str]]:
         """Digests and kinds of the assets of a kind."""
@@ -313,6 +315,13 @@ class Journal:
                 rows = engine.execute(query.format("workflow_status")).fetchall()
         return [" ".join(row) for row in rows]
 
+    def hand_engine_row(self, settings: Settings, job: str, worker: str) -> bool:
+        """Make a job that waits in the engine (on SQLite) one that a worker has just taken out."""
+        taken = "UPDATE workflow_status SET status = 'PENDING', executor_id = ?"
+        with closing(sqlite3.connect(settings.home / FILE_NAME, timeout=60)) as engine, engine:
+            where = " WHERE workflow_uuid LIKE ? AND status = 'ENQUEUED'"
+            return engine.execute(taken + where, (worker, f"{job}:%")).rowcount == 1
+
     def close(self) -> None:
         """Give the connection back."""
         self._connection.close()
@@ -329,8 +338,8 @@ class Journal:
         else:
             self._run(f"{fires} BEGIN {insert} END")
 
-    def _run(self, statement: str) -> list[Any]:
-        cursor = self._connection.execute(statement)
+    def _run(self, statement: str, *values: str) -> list[Any]:
+        cursor = self._connection.execute(statement, values)
         return cursor.fetchall() if cursor.description else []
 
 

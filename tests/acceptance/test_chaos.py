@@ -11,6 +11,7 @@ import pytest
 
 from acceptance.chaos import Chaos, repeated, unfinished
 from acceptance.stage import Entry, Stage, until
+from kinoloom.store.workers import WorkerRecord
 
 pytestmark = [pytest.mark.slow]
 
@@ -68,6 +69,26 @@ def test_a_worker_that_was_stopped_and_continues_publishes_nothing(
         assert stage.journal.entries(job) == told
         assert list(unfinished(told)) == []
         assert child is not None
+        stage.end_all()
+        assert stage.left_over() == []
+
+
+def test_what_a_worker_took_and_had_not_begun_is_taken_over(
+    tmp_path: Path, chaos_cards: Path
+) -> None:
+    with Stage(tmp_path, chaos_cards, ttl=2) as stage:
+        stage.start_worker("anna")
+        first, second = (stage.submit(seed, frames=25, steps=40) for seed in (1, 2))
+        hand = stage.journal.hand_engine_row
+        until(lambda: hand(stage.settings, second, "gone"), "the second job waits in the engine")
+        assert stage.service.get(second).state == "queued"
+        # From now on silent, and on another machine, so that no lock tells that it is dead.
+        gone = WorkerRecord(id="gone", host="elsewhere", pid=1, version="1")
+        stage.store.workers.beat(gone)
+        for job in (first, second):
+            until(lambda job=job: stage.service.get(job).state == "succeeded", "both are made")
+        assert stage.service.get(second).run == 2
+        assert stage.service.get(second).deaths == 0
         stage.end_all()
         assert stage.left_over() == []
 

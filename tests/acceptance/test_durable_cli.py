@@ -17,7 +17,7 @@ from kinoloom.store.jobs import JobRecord
 pytestmark = [pytest.mark.slow]
 
 PROMPT = "a red ball rolling"
-LONG = ("--frames", "97", "--steps", "2", "--size", "256x256")
+LONG = ("--frames", "49", "--steps", "2", "--size", "256x256")
 """Of a clip that takes long enough to encode to be killed in the middle of it."""
 
 

@@ -23,6 +23,7 @@ from kinoloom.media.reader import probe, read_video
 from kinoloom.media.writer import write_video
 from kinoloom.planner.plan import Plan
 from kinoloom.store.store import Store
+from within import Within
 
 PROMPT = "a red ball rolling"
 
@@ -30,8 +31,9 @@ Kinoloom = Callable[..., Result]
 
 
 @pytest.fixture(autouse=True)
-def place(studio: Path) -> Iterator[Path]:
+def place(studio: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     hardware.gpu_name.cache_clear()
+    monkeypatch.setattr("kinoloom.jobs.here.RenderProcess", Within)
     yield studio
     hardware.gpu_name.cache_clear()
 
@@ -83,10 +85,13 @@ def commands() -> dict[str, Any]:
 
 def test_the_commands() -> None:
     models = {f"models {name}" for name in ("list", "show", "check", "pull", "add", "remove")}
-    assert set(commands()) == {"generate", "batch", "plan", "show", "score", "doctor"} | models
+    jobs = {f"jobs {name}" for name in ("list", "show", "cancel", "hold", "release", "retry")}
+    keys = {f"keys {name}" for name in ("create", "list", "revoke")}
+    others = {"generate", "batch", "plan", "show", "score", "doctor", "serve", "worker", "stats"}
+    assert set(commands()) == others | models | jobs | keys
 
 
-@pytest.mark.parametrize("name", ["", "models", *commands()])
+@pytest.mark.parametrize("name", ["", "models", "jobs", "keys", *commands()])
 def test_help_lists_every_option(
     name: str, kinoloom: Kinoloom, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,7 +105,7 @@ def test_help_lists_every_option(
         assert all(word in result.stdout for word in below)
         return
     for parameter in command.params:
-        if parameter.opts[0].startswith("-"):
+        if parameter.opts[0].startswith("-") and not getattr(parameter, "hidden", False):
             assert any(option in result.stdout for option in parameter.opts)
             assert parameter.help
 

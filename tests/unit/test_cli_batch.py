@@ -15,8 +15,16 @@ from kinoloom.clip import Clip
 from kinoloom.errors import InvalidRequest
 from kinoloom.media.reader import probe
 from kinoloom.request import VideoRequest
+from within import Within
 
 pytestmark = pytest.mark.usefixtures("studio")
+
+
+@pytest.fixture(autouse=True)
+def within(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Render in this process."""
+    monkeypatch.setattr("kinoloom.jobs.here.RenderProcess", Within)
+
 
 Batch = Callable[..., Result]
 

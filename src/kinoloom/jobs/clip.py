@@ -28,7 +28,7 @@ from kinoloom.jobs.record import (
     settings_of,
     take_settings,
 )
-from kinoloom.jobs.reuse import find_again
+from kinoloom.jobs.reuse import REUSED, find_again
 from kinoloom.jobs.steps import encode_clip, plan_of_take, poster_png, render_take, score_frames
 from kinoloom.media.output import check_writable
 from kinoloom.media.sequence import check_sequence_place
@@ -77,7 +77,7 @@ def make_clip(
     work.
     """
     if (found := find_again(plan, store)) is not None:
-        store.statistics.add("clips.reused")
+        store.statistics.add(REUSED)
         return Made(found, reused=True)
     started = time.perf_counter()
     report = Reporter(listener, plan.estimate.seconds, plan.candidates)

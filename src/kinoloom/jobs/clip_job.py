@@ -32,7 +32,7 @@ from kinoloom.jobs.record import (
     take_settings,
 )
 from kinoloom.jobs.render_process import RenderProcess
-from kinoloom.jobs.reuse import find_again
+from kinoloom.jobs.reuse import REUSED, find_again
 from kinoloom.jobs.telling import Telling
 from kinoloom.media.output import check_writable, disk_errors, whole_file
 from kinoloom.media.sequence import check_sequence_place
@@ -148,7 +148,7 @@ class ClipJob:
             run=self._job.run,
             worker=self._bench.worker,
             clip=found,
-            counters={"clips.reused": 1},
+            counters={REUSED: 1},
             reused=True,
             detail={"clip": found.id, "reused": True},
         )
@@ -246,10 +246,7 @@ class ClipJob:
         if known is None or withdrawn:
             versions = best.rendered.facts.all_versions
             settings = settings_of(self._job.id, best.plan, best.scores, versions)
-            poster = folder / "poster.png"
-            self._call("poster", {"frames": str(best.rendered.frames), "target": str(poster)})
-            picture = self._store.assets.put_file(poster, "poster").digest
-            self._keep("poster", picture, {})
+            picture = self._poster(best, folder)
             kind = plan.request.format
             if place is not None and kind == "png":  # a folder, which is no asset
                 self._write_video(best.plan, best.rendered, place, settings, kind)
@@ -262,6 +259,16 @@ class ClipJob:
             known = self._store.jobs.artefact(self._job.id, "encode")
             assert known is not None  # kept just now
         return _Encoded(known.digest, str(known.data["poster"]))
+
+    def _poster(self, best: _Take, folder: Path) -> str:
+        """The digest of the picture that stands for the clip."""
+        if (known := self._store.jobs.artefact(self._job.id, "poster")) is not None:
+            return str(known.digest)
+        target = folder / "poster.png"
+        self._call("poster", {"frames": str(best.rendered.frames), "target": str(target)})
+        digest = self._store.assets.put_file(target, "poster").digest
+        self._keep("poster", digest, {})
+        return digest
 
     def _publish(
         self,

@@ -104,6 +104,7 @@ class Commands:
         from kinoloom.jobs.steps import score_frames
 
         frames = load_frames(Path(arguments["frames"]))
+        Reporter(self._listen, None).tell("score")
         scores = score_frames(frames, float(arguments["fps"]), self._check)
         return {"scores": scores.as_dict(), "notes": list(scores.notes)}
 

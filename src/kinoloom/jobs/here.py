@@ -24,7 +24,7 @@ from kinoloom.jobs.planning import plan_request
 from kinoloom.jobs.progress import Event
 from kinoloom.jobs.queues import OWN
 from kinoloom.jobs.render_process import RenderProcess
-from kinoloom.jobs.reuse import find_again
+from kinoloom.jobs.reuse import REUSED, find_again
 from kinoloom.jobs.service import JobService, request_key
 from kinoloom.planner.plan import Plan
 from kinoloom.request import VideoRequest
@@ -94,7 +94,7 @@ class Here:
             plan = plan_request(request, self._settings, self._store)
             on_plan(plan)
             if (found := find_again(plan, self._store)) is not None:
-                self._store.statistics.add("clips.reused")
+                self._store.statistics.add(REUSED)
                 return Made(found, reused=True)
         return self._run(request, plan, job, key, view)
 

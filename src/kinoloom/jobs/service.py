@@ -64,13 +64,7 @@ class JobService:
 
         Raises KinoloomError.
         """
-        inputs = None
-        if _has_media(request):
-            told = {"request": request.model_dump(mode="json")}
-            answer = self._media.call("inputs", told, timeout=MEDIA_SECONDS)
-            inputs = Inputs.model_validate(answer["inputs"])
-        machine = self._machine()
-        return plan_request(request, self._settings, self._store, machine=machine, inputs=inputs)
+        return self._plan(request, self._workers())
 
     def submit(
         self,
@@ -104,12 +98,13 @@ class JobService:
             raise InvalidRequest([Problem("webhook", "***", allowed)])
         if owner is not None:
             self._check_budget(owner)
-        plan = plan or self.plan(request)
+        workers = self._workers()
+        plan = plan or self._plan(request, workers)
         now = datetime.now(UTC)
         record = JobRecord(
             id=new_id(),
             state="held" if hold else "queued",
-            queue=queue or queue_for(plan, self._workers()),
+            queue=queue or queue_for(plan, workers),
             priority=priority,
             origin=origin,
             owner=owner.id if owner is not None else None,
@@ -275,6 +270,16 @@ class JobService:
         with self._closing:
             self._media.close()
 
+    def _plan(self, request: VideoRequest, workers: Sequence[WorkerRecord]) -> Plan:
+        inputs = None
+        if _has_media(request):
+            told = {"request": request.model_dump(mode="json")}
+            answer = self._media.call("inputs", told, timeout=MEDIA_SECONDS)
+            inputs = Inputs.model_validate(answer["inputs"])
+        # A job would run at the largest worker, else here.
+        machine = Machine(**workers[0].machine) if workers else machine_of(self._settings)
+        return plan_request(request, self._settings, self._store, machine=machine, inputs=inputs)
+
     def _check_budget(self, key: ApiKey) -> None:
         """Raises BudgetExceeded when a key's jobs have cost all that it may spend."""
         if key.budget is None:
@@ -327,11 +332,6 @@ class JobService:
         """The workers that take jobs of others, the ones with the most memory first."""
         live = [w for w in live_workers(self._store, self._settings) if w.queues]
         return sorted(live, key=lambda w: -max((q.memory_bytes or 0) for q in w.queues))
-
-    def _machine(self) -> Machine:
-        """Where a job would run: at the largest worker, else here."""
-        workers = self._workers()
-        return Machine(**workers[0].machine) if workers else machine_of(self._settings)
 
 
 def checked_states(names: Iterable[str]) -> tuple[JobState, ...]:

@@ -6,12 +6,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from kinoloom.jobs.reuse import REUSED
 from kinoloom.store.cache.bytes import HITS, MISSES
 from kinoloom.store.clips import ClipTotals
 from kinoloom.store.store import Store
-
-REUSED = "clips.reused"
-"""The counter of clips that were there already."""
 
 
 def statistics(store: Store) -> dict[str, Any]:

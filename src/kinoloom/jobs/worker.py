@@ -117,6 +117,7 @@ class Worker:
         self._engine.start()
         for job in left:
             self._hand_back(job, died=True)
+        self._reap()
         self._clear_up()
         loops = [(self._beat, self._settings.worker_ttl / BEATS), (self._look, POLL_SECONDS)]
         if self._names:

@@ -159,11 +159,12 @@ class Jobs:
         owner = record.owner or ""
         values = {name: getattr(record, name) for name in _COLUMNS}
         values |= {"owner": owner, "search": record.prompt.casefold(), "handed": 0}
-        added = self._database.insert(JobRow).values(values)
+        added = self._database.insert(JobRow)
         added = added.on_conflict_do_nothing(index_elements=[JobRow.owner, JobRow.idempotency_key])
         with self._database.writing() as session:
             self._database.take_turn(session)
-            if session.scalar(added.returning(JobRow.id)) is None:
+            # The values apart from the statement, which is compiled only once so.
+            if session.scalar(added.returning(JobRow.id), values) is None:
                 same = (JobRow.owner == owner, JobRow.idempotency_key == record.idempotency_key)
                 return _record(session.scalars(select(JobRow).where(*same)).one()), False
             session.add_all(

@@ -62,3 +62,32 @@ def test_what_is_printed_is_shown_and_kept(
     assert report.run("repeat", "--out", "x") == ("one\ntwo\n", True)
     assert started[0][-3:] == ["benchmarks.repeat", "--out", "x"]
     assert capsys.readouterr().out == "one\ntwo\n"
+
+
+def test_a_name_runs_that_one_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = []
+
+    def run(name: str, *_: str) -> tuple[str, bool]:
+        ran.append(name)
+        return "", True
+
+    monkeypatch.setattr(report, "TABLES", tmp_path / "benchmarks.md")
+    monkeypatch.setattr(report, "run", run)
+    assert report.main(["submit", "idle"]) == 0
+    assert ran == ["submit", "idle"]
+    assert not (tmp_path / "benchmarks.md").exists()
+
+
+def test_an_unknown_name_is_refused_before_anything_runs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(name: str, *_: str) -> tuple[str, bool]:
+        raise AssertionError(f"{name} ran")
+
+    monkeypatch.setattr(report, "run", run)
+    with pytest.raises(SystemExit) as ended:
+        report.main(["submit", "sumbit"])
+    assert ended.value.code == 2
+    assert "no benchmark sumbit" in capsys.readouterr().err

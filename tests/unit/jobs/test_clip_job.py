@@ -177,8 +177,7 @@ def test_no_finished_step_is_done_again_after_a_failure(
     assert (waiting.state, waiting.run, waiting.error) == ("queued", 2, None)
     job = shop.carry_out(waiting)
     assert (job.state, job.run) == ("succeeded", 2)
-    # The poster is part of the step that encodes.
-    assert shop.child.calls == STEPS[min(STEPS.index(at), 2) :]
+    assert shop.child.calls == STEPS[STEPS.index(at) :]
     assert "frames" not in shop.assets()
 
 

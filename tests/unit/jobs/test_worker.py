@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from kinoloom.config import Settings
 from kinoloom.errors import Conflict, WorkerUnavailable
 from kinoloom.jobs import clip_job, engine
 from kinoloom.jobs import worker as module
+from kinoloom.jobs.locks import is_locked, lock_file
 from kinoloom.jobs.service import JobService
 from kinoloom.jobs.worker import Worker
 from kinoloom.request import VideoRequest
@@ -65,6 +67,94 @@ class Factory:
         return self.store.clips.get(job.id)
 
 
+# --- beginning and end ----------------------------------------------------------------------------
+# These have workers of their own, and come first: a process has one engine at a time.
+
+
+@pytest.fixture
+def settings(tmp_path: Path, tiny_cards: Path) -> Settings:
+    return Settings(
+        home=tmp_path / "home",
+        models=tiny_cards,
+        default_model="tiny",
+        device="cpu",
+        outputs=tmp_path / "out",
+        worker_ttl=5,
+    )
+
+
+@contextmanager
+def working(settings: Settings, store: Store, *, name: str = "here") -> Iterator[Factory]:
+    """A worker that is started."""
+    factory = Factory(settings, store, name=name)
+    factory.worker.start()
+    try:
+        yield factory
+    finally:
+        factory.worker.stop()
+        factory.service.close()
+
+
+def test_what_a_worker_had_waits_for_the_next_one(settings: Settings, store: Store) -> None:
+    with working(settings, store) as first:
+        job, other = first.busy(), first.submit()
+        until(lambda: not store.jobs.waiting(["cpu"]))
+    handed_back = first.service.get(job.id)
+    assert (handed_back.state, handed_back.run, handed_back.deaths) == ("queued", 2, 0)
+    assert handed_back.worker is None
+    last = first.service.events(job.id)[-1]
+    assert last.data["reason"] == "its worker stopped"
+    assert store.workers.get("here") is None
+    assert not is_locked(lock_file(settings, "here"))
+    assert first.service.queues()[0]["workers"] == 0
+    with pytest.raises(WorkerUnavailable, match="No worker is running"):
+        first.service.require_worker()
+    # Not even the engine's own tables are needed.
+    for file in settings.home.glob(f"{engine.FILE_NAME}*"):
+        file.unlink()
+    with working(settings, store) as second:
+        assert second.ended(job).state == second.ended(other).state == "succeeded"
+    assert len(store.clips.list()) == 2
+
+
+def test_a_worker_that_comes_back_begins_with_what_it_had(
+    settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_HOUSEKEEPING_SECONDS", 0.05)
+    waiting = Factory(settings, store)
+    had, wished = running_on(waiting, "here"), running_on(waiting, "here")
+    store.jobs.move(wished.id, "cancelling", expect=["running"])
+    old = waiting.submit(hold=True)
+    long_ago = datetime.now(UTC) - timedelta(days=settings.history_days + 1)
+    store.jobs.move(old.id, "failed", expect=["held"], finished_at=long_ago)
+    waiting.service.close()
+    with working(settings, store) as factory:
+        done = factory.ended(had)
+        assert (done.state, done.run, done.deaths) == ("succeeded", 2, 1)
+        assert factory.state(wished) == "cancelled"
+        until(lambda: store.jobs.get(old.id) is None)
+        assert factory.clip(had) is not None
+
+
+def test_the_name_of_a_worker_elsewhere_is_taken(settings: Settings, store: Store) -> None:
+    now = datetime.now(UTC)
+    elsewhere = WorkerRecord(
+        id="here", host="far away", pid=1, queues=(), machine={}, version="0", started_at=now,
+        beat_at=now,
+    )  # fmt: skip
+    store.workers.beat(elsewhere)
+    worker = Worker(settings, store, name="here", child=StandIn())  # type: ignore[arg-type]
+    with pytest.raises(Conflict, match="A worker named here is running already"):
+        worker.start()
+    there = store.workers.get("here")
+    assert there is not None
+    assert there.host == "far away"
+    assert not is_locked(lock_file(settings, "here"))
+
+
+# --- one worker for all that leave it at rest -----------------------------------------------------
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory, tiny_cards: Path) -> Iterator[Factory]:
     """One worker for all tests that leave it at rest: an engine takes a second to start."""
@@ -76,6 +166,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, tiny_cards: Path) -> Iterato
         device="cpu",
         outputs=folder / "out",
         worker_ttl=5,
+        webhook_secret=SecretStr("whsec_c2VjcmV0"),
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(clip_job, "_PAUSE", 0.0)
@@ -267,13 +358,10 @@ def test_a_row_without_the_engine_is_taken_too(factory: Factory) -> None:
     assert factory.ended(record).state == "succeeded"
 
 
-def dead_worker(factory: Factory, name: str, host: str = "far away") -> WorkerRecord:
-    """A worker that has not been seen for a while."""
+def dead_worker(factory: Factory, name: str) -> None:
+    """A worker of this machine whose process, and so its lock, is gone."""
     (there,) = (w for w in factory.store.workers.live() if w.id == "here")
-    long_ago = datetime.now(UTC) - timedelta(minutes=10)
-    dead = replace(there, id=name, host=host, queues=(WorkerQueue("cpu", "cpu"),), beat_at=long_ago)
-    factory.store.workers.beat(dead)
-    return dead
+    factory.store.workers.beat(replace(there, id=name, queues=(WorkerQueue("cpu", "cpu"),)))
 
 
 def running_on(factory: Factory, worker: str, **changes: Any) -> JobRecord:
@@ -322,6 +410,7 @@ def listening(*answers: int) -> Iterator[tuple[str, list[tuple[str, bytes]]]]:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             self.send_response(answers[min(len(heard), len(answers) - 1)])
             self.end_headers()
+            assert self.headers["webhook-signature"].startswith("v1,")
             heard.append((self.headers["webhook-id"], body))
 
         def log_message(self, *_: object) -> None:
@@ -361,15 +450,3 @@ def test_the_end_of_a_job_that_only_waited_is_told_too(factory: Factory, hold: b
         factory.ended(job)
         until(lambda: len(heard) == 2)
         assert [message for message, _ in heard] == [f"msg_{job.id}_1", f"msg_{job.id}_2"]
-
-
-# --- the end, and what is old -------------------------------------------------------------------
-
-
-@pytest.fixture
-def alone(
-    place: Factory, tmp_path: Path, tiny_cards: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[[str], Factory]]:
-    """A function (name) -> a worker that is not started yet, while the other one rests."""
-    pytest.skip("one engine at a time")
-    yield lambda name: place

@@ -94,6 +94,20 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path: Path, error: type[BaseExce
     assert path.read_text() == "new"
 
 
+def test_what_a_kill_left_goes_with_the_next_write_of_the_same_mark(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    with whole_file(path, mark="job") as part:
+        part.write_text("new")
+        left = tmp_path / part.name.replace("job-", "job-killed-")
+    left.write_text("half")
+    others = tmp_path / left.name.replace("job-", "other-")
+    others.write_text("half")
+    with whole_file(path, mark="job") as part:
+        part.write_text("newer")
+    assert sorted(tmp_path.iterdir()) == sorted([path, others])
+    assert path.read_text() == "newer"
+
+
 def test_a_longest_possible_name_still_works(tmp_path: Path) -> None:
     path = tmp_path / ("x" * 255)
     with whole_file(path) as part:
