@@ -13,6 +13,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/stamps
 TEST_EXTRAS := local,server,postgres,redis,s3,openai,dev
+# Two at a time, each file in one process, since its tests share what they start.
+PYTEST_FLAGS ?= -n 2 --dist loadfile
 PROMPT ?= a red ball rolling to the right on green grass
 
 # The first of these that runs; 3.11 is what constraints.txt is tested with. Or: make demo PYTHON=...

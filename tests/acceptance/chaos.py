@@ -66,6 +66,11 @@ class Chaos:
         self._workers = {name: stage.start_worker(name) for name in workers}
         self._server = None if workers else stage.start_server()
         self._since_server = 0
+        self._chances: Mapping[Target, int] = (
+            {"worker": 6, "child": 5, "pause": 1}
+            if workers
+            else {"worker": 2, "child": 3, "server": 1}
+        )
         self._jobs: list[str] = []
         self.tally = Tally()
 
@@ -93,12 +98,12 @@ class Chaos:
     # --- killing ----------------------------------------------------------------------------
 
     def _target(self) -> Target:
-        if self._server is None:
-            return self._random.choices(("worker", "child", "pause"), (6, 5, 1))[0]
+        if new := [target for target in self._chances if not self.tally.kills[target]]:
+            return self._random.choice(new)
         # A server waits longer each time before it starts its worker again; a new one does not.
         if self._since_server >= 2:
             return "server"
-        return self._random.choices(("worker", "child", "server"), (2, 3, 1))[0]
+        return self._random.choices(list(self._chances), list(self._chances.values()))[0]
 
     def _strike(self, target: Target) -> bool:
         """Wait for a job to begin, and for a random moment after that, and strike who has it."""

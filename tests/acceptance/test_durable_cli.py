@@ -114,22 +114,6 @@ def test_two_commands_at_once_keep_to_their_own_jobs(stage: Stage) -> None:
     assert stage.left_over() == []
 
 
-def test_a_server_that_is_killed_goes_on_when_it_is_started_again(stage: Stage) -> None:
-    server = stage.start_server()
-    jobs = [stage.submit(seed, frames=25, steps=20) for seed in range(3)]
-    until(lambda: stage.service.get(jobs[0]).state == "running", "the first job begins")
-    server.kill()
-    until(lambda: not stage.pids(), "the worker and its child end with the server", 60)
-    assert stage.service.get(jobs[0]).state == "running"
-
-    stage.start_server()
-    for job in jobs:
-        until(lambda job=job: stage.service.get(job).state == "succeeded", "every job ends")
-    stage.end_all()
-    for job in jobs:
-        judge(stage, job)
-
-
 def test_a_command_beside_a_server_gets_its_clip_though_the_worker_dies(stage: Stage) -> None:
     server = stage.start_server()
     program = generate(stage, *LONG)
