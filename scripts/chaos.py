@@ -13,6 +13,7 @@ import argparse
 import random
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,12 +35,21 @@ def main() -> int:
 
     def show(tally: Tally) -> None:
         if tally.kills.total() % 10 == 0:
-            print(f"  {tally}", flush=True)
+            print(f"  {tally.kills.total()} kills in {tally.seconds:.0f} s", flush=True)
 
+    try:
+        _chaos(chosen.kills, seed, show)
+    except AssertionError as error:
+        print(error)
+        return 1
+    return 0
+
+
+def _chaos(kills: int, seed: int, show: Callable[[Tally], None]) -> None:
     with tempfile.TemporaryDirectory(prefix="kinoloom-chaos-") as folder:
         place = Path(folder)
         write_cards(place / "cards")
-        on_sqlite = chosen.kills // 2
+        on_sqlite = kills // 2
         with Stage(place / "sqlite", place / "cards") as stage:
             print("SQLite:    ", Chaos(stage, seed).run(on_sqlite, show), flush=True)
         server = PostgresServer(postgres_programs())
@@ -48,10 +58,9 @@ def main() -> int:
             url = server.create()
             with Stage(place / "postgres", place / "cards", database_url=url) as stage:
                 chaos = Chaos(stage, seed, workers=("anna", "berta"))
-                print("PostgreSQL:", chaos.run(chosen.kills - on_sqlite, show), flush=True)
+                print("PostgreSQL:", chaos.run(kills - on_sqlite, show), flush=True)
         finally:
             server.stop()
-    return 0
 
 
 if __name__ == "__main__":

@@ -116,8 +116,7 @@ def _codecs() -> Check:
 
 
 def _store(settings: Settings) -> Check:
-    from kinoloom.jobs.reuse import REUSED
-    from kinoloom.store.statistics import hit_rate
+    from kinoloom.store.statistics import REUSED, hit_rate
     from kinoloom.store.store import Store
 
     with Store.of(settings) as store:

@@ -35,9 +35,10 @@ _EXCUSED = ("failed", "dead")
 
 @dataclass
 class Tally:
-    """What happened."""
+    """What happened; `during` counts the kills by what the job was in, a phase or a state."""
 
     kills: Counter[str] = field(default_factory=Counter)
+    during: Counter[str] = field(default_factory=Counter)
     clips: int = 0
     taken_over: int = 0
     retried: int = 0
@@ -47,11 +48,12 @@ class Tally:
 
     def __str__(self) -> str:
         """One line for people."""
-        blows = ", ".join(f"{number} {name}" for name, number in sorted(self.kills.items()))
         return (
-            f"{self.kills.total()} kills ({blows}) over {self.clips} clips in {self.seconds:.0f} s:"
-            f" {self.taken_over} runs went on after a death, {self.retried} were given up and"
-            f" retried, {self.again} of {self.steps} finished steps ran again"
+            f"{self.kills.total()} kills ({_counted(self.kills)}; during {_counted(self.during)})"
+            f" over {self.clips} clips in {self.seconds:.0f} s:"
+            f" {self.taken_over} runs went on after a death,"
+            f" {self.retried} jobs were given up and retried,"
+            f" {self.again} of {self.steps} finished steps ran again"
         )
 
 
@@ -85,7 +87,6 @@ class Chaos:
             self._keep_busy()
             target = self._target()
             if self._strike(target):
-                self.tally.kills[target] += 1
                 self.tally.seconds = time.monotonic() - began
                 on_kill(self.tally)
         self._drain()
@@ -113,13 +114,18 @@ class Chaos:
         after = self._random.choice(_MILESTONES)
         until(lambda: self._is_past(begun, after), f"{begun} is past {after}")
         time.sleep(self._random.uniform(0, _LONGEST_WAIT))  # the moment, which is what is tested
+        job = self._stage.service.get(begun)
         if self._server is not None:
-            return self._strike_server(self._server, target)
-        found = self._stage.store.jobs.get(begun)
-        name = found.worker if found is not None else None
-        if name not in self._workers:  # it waits again
-            name = self._random.choice(self._names)
-        return self._strike_worker(self._workers[name], target)
+            struck = self._strike_server(self._server, target)
+        else:
+            # It may wait again, or be done.
+            name = job.worker or self._random.choice(self._names)
+            struck = self._strike_worker(self._workers[name], target)
+        if struck:
+            self.tally.kills[target] += 1
+            phase = job.progress["phase"] if job.progress is not None else "start"
+            self.tally.during[phase if job.state == "running" else job.state] += 1
+        return struck
 
     def _is_past(self, job: str, milestone: str) -> bool:
         entries = self._stage.journal.entries(job)
@@ -235,6 +241,10 @@ class Chaos:
             job = self._stage.service.get(job_id)
             if job.state != "succeeded" or job.clip_id is None:
                 yield f"{job_id} is {job.state}: {job.error}"
+
+
+def _counted(numbers: Counter[str]) -> str:
+    return ", ".join(f"{number} {name}" for name, number in sorted(numbers.items()))
 
 
 def repeated(entries: Sequence[Entry]) -> Iterator[str]:

@@ -21,6 +21,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from pydantic import SecretStr
+
 from kinoloom.config import Settings
 from kinoloom.jobs.engine import FILE_NAME
 from kinoloom.jobs.locks import is_locked, lock_file
@@ -106,9 +108,10 @@ class Stage:
             default_model="tiny",
             device="cpu",
             outputs=self.work / "outputs",
-            database_url=database_url,  # type: ignore[arg-type]
+            database_url=None if database_url is None else SecretStr(database_url),
             assets=str(place / "assets"),
             worker_ttl=ttl,
+            webhook_secret=SecretStr("chaos"),
         )
         self.store = Store.of(self.settings)
         self.service = JobService(self.settings, self.store)
@@ -148,6 +151,7 @@ class Stage:
             "DEVICE": "cpu",
             "ASSETS": self.place / "assets",
             "WORKER_TTL": self._ttl,
+            "WEBHOOK_SECRET": "chaos",
         }
         if self._url is not None:
             given["DATABASE_URL"] = self._url
@@ -206,12 +210,12 @@ class Stage:
         theirs = (pid for pid in _children(worker) if b"kinoloom.jobs.child" in _command(pid))
         return next(theirs, None)
 
-    def submit(self, seed: int, *, frames: int = 9, steps: int = 2) -> str:
-        """A new job of a clip that no other seed gives; its id."""
+    def submit(self, seed: int, *, frames: int = 9, steps: int = 2, **options: Any) -> str:
+        """A new job of a clip that no other seed gives; its id. `options` are the service's."""
         request = VideoRequest(
             prompt="a red ball rolling", seed=seed, frames=frames, steps=steps, size="64x64"
         )
-        return self.service.submit(request).id
+        return self.service.submit(request, **options).id
 
     def kill(self, pid: int) -> None:
         """Kill a process of this stage; it may just have ended."""

@@ -5,6 +5,10 @@ from __future__ import annotations
 import os
 import random
 import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -91,6 +95,52 @@ def test_what_a_worker_took_and_had_not_begun_is_taken_over(
         assert stage.service.get(second).deaths == 0
         stage.end_all()
         assert stage.left_over() == []
+
+
+def test_a_webhook_is_called_though_the_worker_that_called_it_died(
+    tmp_path: Path, chaos_cards: Path
+) -> None:
+    with Stage(tmp_path, chaos_cards, ttl=2) as stage, listening() as (url, answers, heard):
+        answers.append(503)
+        first = stage.start_worker("anna")
+        job = stage.submit(seed=1, webhook=url, hold=True)
+        stage.service.cancel(job)
+        until(lambda: heard, "it is called")
+        first.kill()
+        answers.append(200)
+        stage.start_worker("berta")
+        until(lambda: len(heard) == 2, "the other one calls it")
+        assert heard[0] == heard[1]
+        until(lambda: not stage.journal.engine_rows(stage.settings), "the engine is done with it")
+        stage.end_all()
+        assert stage.left_over() == []
+
+
+@contextmanager
+def listening() -> Iterator[tuple[str, list[int], list[str]]]:
+    """A server's address, what it answers (the last one again and again), and what it heard."""
+    answers: list[int] = []
+    heard: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(answers[-1])
+            self.end_headers()
+            heard.append(str(self.headers["webhook-id"]))
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/hook", answers, heard
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 def test_the_judge_sees_what_was_done_twice() -> None:

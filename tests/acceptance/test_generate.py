@@ -67,8 +67,8 @@ def test_programs_read_the_whole_run_as_json(made: Made) -> None:
     assert previews
     for preview in previews:
         head, _, data = preview["image"].partition(",")
-        assert head == "data:image/png;base64"
-        with Image.open(io.BytesIO(base64.b64decode(data)), formats=("PNG",)) as image:
+        assert head == "data:image/jpeg;base64"
+        with Image.open(io.BytesIO(base64.b64decode(data)), formats=("JPEG",)) as image:
             assert image.convert("RGB").size == (16, 10)
 
     assert success["type"] == "success"

@@ -10,6 +10,7 @@ import base64
 import hashlib
 import hmac
 import json
+import os
 import queue
 import signal
 import socket
@@ -36,7 +37,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:The Sora API:DeprecationWarning"),
 ]
 
-SECRET = "a word that nobody guesses"
 ENDED = ("succeeded", "failed", "cancelled", "dead")
 HEAVY = ("libtorch", "numpy", "/cv2/", "/av/", "av.libs", "/PIL/", "pillow.libs")
 """What is part of the path of a library that the server must not load."""
@@ -105,10 +105,8 @@ def serving(stage: Stage) -> Iterator[Served]:
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory, chaos_cards: Path) -> Iterator[Served]:
     """One server for the tests that leave it as it was."""
-    with Stage(tmp_path_factory.mktemp("served"), chaos_cards) as stage:
-        (stage.work / "kinoloom.yaml").write_text(f"webhook_secret: {SECRET}\n")
-        with serving(stage) as found:
-            yield found
+    with Stage(tmp_path_factory.mktemp("served"), chaos_cards) as stage, serving(stage) as found:
+        yield found
 
 
 @pytest.fixture
@@ -210,7 +208,9 @@ def test_a_webhook_tells_the_end_and_who_says_so(served: Served) -> None:
     assert (told["type"], told["data"]["id"]) == ("job.succeeded", job)
     assert served.get(told["data"]["links"]["clip"]).json()["seed"] == 14
     signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
-    expected = hmac.new(SECRET.encode(), signed, hashlib.sha256).digest()
+    secret = served.stage.settings.webhook_secret
+    assert secret is not None
+    expected = hmac.new(secret.get_secret_value().encode(), signed, hashlib.sha256).digest()
     assert headers["webhook-signature"] == "v1," + base64.b64encode(expected).decode()
 
 
@@ -272,7 +272,8 @@ def test_ctrl_c_ends_the_server_and_all_that_it_began(stage: Stage) -> None:
             "it renders",
         )
         assert len(stage.pids()) >= 3  # server, worker, child
-        assert served.program.end(signal.SIGINT) == 0, served.program.said()
+        os.killpg(served.program.pid, signal.SIGINT)  # as a terminal does: all of them get it
+        assert served.program.process.wait(LIMIT) == 0, served.program.said()
     assert "Traceback" not in served.program.said()
     until(lambda: not stage.pids(), "no process is left", 30)
     # The job waits for the next server.

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import jsonschema_rs
 import numpy as np
 import pytest
 import schemathesis
-from jsonschema import Draft202012Validator
 from schemathesis.config import SchemathesisConfig
 
 from kinoloom.config import Settings
@@ -73,7 +73,7 @@ schema = schemathesis.openapi.from_dict(
                 "jobs": _often(*JOBS),
                 "clips": _often(*CLIPS),
                 "videos": _often(*(f"video_{job}" for job in JOBS)),
-                "models": _often("spark", "wan2.2-ti2v-5b"),
+                "models": _often("spark", "wan-2.2-ti2v-5b"),
             },
             "parameters": {
                 f"path.{name}": {"dictionary": f"{name}s", "probability": 0.5}
@@ -160,12 +160,13 @@ class Shelf:
     def fill(self) -> None:
         """Put back what is missing."""
         asked = self._queued
-        finished = {"state": "succeeded", "clip_id": CLIP, "finished_at": asked.created_at}
-        jobs = [replace(asked, id=JOB, **finished)]
+        then = asked.created_at
+        jobs = [replace(asked, id=JOB, state="succeeded", clip_id=CLIP, finished_at=then)]
         jobs += (replace(asked, id=f"job-{state}", state=state) for state in STATES)
         for job in jobs:
             if self.store.jobs.get(job.id) is None:
                 self.store.jobs.add(job)
+        self.store.events.set_preview("job-running", b"\xff\xd8 a rough picture \xff\xd9")
         assert asked.plan is not None
         kept = ClipRecord(
             id=CLIP,
@@ -195,7 +196,7 @@ def is_error(path: str, media_type: str, body: Any) -> None:
     """Assert that an answer is an error as the clients of that path know it."""
     openai = path.startswith("/v1/")
     assert media_type == ("application/json" if openai else PROBLEM_TYPE)
-    Draft202012Validator(SCHEMAS["OpenAIError" if openai else "ProblemDetails"]).validate(body)
+    jsonschema_rs.validate(SCHEMAS["OpenAIError" if openai else "ProblemDetails"], body)
 
 
 def errors_are_ours(

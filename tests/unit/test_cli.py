@@ -389,7 +389,7 @@ def test_plan(place: Path, kinoloom: Kinoloom) -> None:
 
 def test_plan_takes_a_tier(kinoloom: Kinoloom) -> None:
     [data] = lines(kinoloom("plan", PROMPT, "--tier", "premium", "--json"))
-    assert (data["tier"], data["steps"]) == ("premium", 3)
+    assert (data.get("tier"), data.get("steps")) == ("premium", 3), data
 
 
 def test_show(kinoloom: Kinoloom) -> None:

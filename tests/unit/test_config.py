@@ -45,6 +45,16 @@ def test_defaults(tmp_path: Path) -> None:
         "cache_size": 2 * 1024**3,
         "cache_ttl": 3600,
         "default_model": "spark",
+        "database_url": None,
+        "assets": None,
+        "max_upload": 512 * 1024**2,
+        "image_urls": False,
+        "rate_limit": 600,
+        "cors_origins": (),
+        "webhook_secret": None,
+        "job_timeout": 6 * 3600,
+        "worker_ttl": 60.0,
+        "history_days": 90,
     }
 
 
@@ -257,3 +267,80 @@ def test_a_memory_budget_that_is_no_size(value: object) -> None:
     with pytest.raises(InvalidRequest) as failure:
         load_settings(memory_budget=value)
     assert "12GB" in str(failure.value.problems[0])
+
+
+# --- the server and its workers -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://user:p%40ss@db.example:5433/kinoloom", "postgres://db/kinoloom"]
+)
+def test_addresses_of_a_database(url: str) -> None:
+    settings = load_settings(database_url=url)
+    assert settings.database_url is not None
+    assert settings.database_url.get_secret_value() == url
+    assert url not in f"{settings!r} {settings} {settings.model_dump()}"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "mysql://user:s3cr3t@localhost/k",
+        "postgresql://user:s3cr3t@localhost",
+        "postgresql://user:s3cr3t@localhost:0/k",
+        "postgresql://user:s3cr3t@localhost:many/k",
+        "postgresql://user:s3cr3t@[::1/k",
+    ],
+)
+def test_what_is_no_database_is_refused_without_telling_its_secret(url: str) -> None:
+    error = refusal(database_url=url)
+    assert [problem.field for problem in error.problems] == ["--database-url"]
+    assert "s3cr3t" not in str(error.as_dict())
+
+
+def test_where_assets_may_lie(tmp_path: Path, place: Path) -> None:
+    assert load_settings(assets="files").assets == str(place / "files")
+    assert load_settings(assets="s3://bucket/folder/").assets == "s3://bucket/folder"
+    (place / "taken").touch()
+    for wrong in ("  ", "a\0b", "taken"):
+        assert refusal(assets=wrong).problems[0].field == "--assets"
+
+
+@pytest.mark.parametrize(
+    ("origins", "found"),
+    [
+        ("https://studio.example", ("https://studio.example",)),
+        (
+            "https://A.example/, http://localhost:3000",
+            ("https://a.example", "http://localhost:3000"),
+        ),
+        ([], ()),
+    ],
+)
+def test_origins(origins: object, found: tuple[str, ...]) -> None:
+    assert load_settings(cors_origins=origins).cors_origins == found
+
+
+@pytest.mark.parametrize("origins", ["*", "studio.example", "https://a.example/path", "null"])
+def test_what_is_no_origin(origins: str) -> None:
+    assert refusal(cors_origins=origins).problems[0].field == "--cors-origins"
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("max_upload", "0"),
+        ("max_upload", "many"),
+        ("rate_limit", -1),
+        ("job_timeout", 0),
+        ("worker_ttl", 0.5),
+        ("history_days", 0),
+        ("image_urls", "perhaps"),
+    ],
+)
+def test_limits_of_the_server(name: str, wrong: object) -> None:
+    assert len(refusal(**{name: wrong}).problems) == 1
+
+
+def test_the_secret_of_webhooks_is_one() -> None:
+    assert "s3cr3t" not in repr(load_settings(webhook_secret="s3cr3t"))

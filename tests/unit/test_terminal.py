@@ -184,6 +184,24 @@ def test_a_preview_in_json_is_the_picture(capsys: Capture) -> None:
     assert np.array_equal(decoded, preview())
 
 
+def test_a_preview_that_is_a_jpeg_by_now_stays_one(capsys: Capture) -> None:
+    JsonView().preview("/9j/4AAQ")
+    assert json.loads(capsys.readouterr().out) == {
+        "type": "preview",
+        "image": "data:image/jpeg;base64,/9j/4AAQ",
+    }
+
+
+@pytest.mark.parametrize("view", [PlainView, JsonView, QuietView])
+def test_a_note_is_told_where_notes_are(view: type[View], capsys: Capture) -> None:
+    view().note("something \x1b[2J")
+    out, err = capsys.readouterr()
+    assert harmless(out + err)
+    if view is JsonView:
+        assert json.loads(out)["type"] == "note"
+    assert ("something" in out, "something" in err) == (view is JsonView, view is PlainView)
+
+
 @pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
 def test_json_has_no_infinity(value: float, capsys: Capture) -> None:
     terminal.write_json({"a": [value, 1.5]})

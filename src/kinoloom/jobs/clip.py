@@ -28,7 +28,7 @@ from kinoloom.jobs.record import (
     settings_of,
     take_settings,
 )
-from kinoloom.jobs.reuse import REUSED, find_again
+from kinoloom.jobs.reuse import find_again
 from kinoloom.jobs.steps import encode_clip, plan_of_take, poster_png, render_take, score_frames
 from kinoloom.media.output import check_writable
 from kinoloom.media.sequence import check_sequence_place
@@ -38,6 +38,7 @@ from kinoloom.quality.score import Scores
 from kinoloom.store.clips import ClipRecord
 from kinoloom.store.ids import new_id
 from kinoloom.store.measurements import Measurement
+from kinoloom.store.statistics import REUSED
 from kinoloom.store.store import Store
 
 # Generous bounds of what the encoders need, for the check of free space.

@@ -32,7 +32,7 @@ from kinoloom.jobs.record import (
     take_settings,
 )
 from kinoloom.jobs.render_process import RenderProcess
-from kinoloom.jobs.reuse import REUSED, find_again
+from kinoloom.jobs.reuse import find_again
 from kinoloom.jobs.telling import Telling
 from kinoloom.media.output import check_writable, disk_errors, whole_file
 from kinoloom.media.sequence import check_sequence_place
@@ -40,6 +40,7 @@ from kinoloom.planner import resolve
 from kinoloom.planner.plan import Plan
 from kinoloom.store.clips import ClipRecord
 from kinoloom.store.jobs import JobRecord
+from kinoloom.store.statistics import REUSED
 from kinoloom.store.store import Store
 
 ATTEMPTS = 2

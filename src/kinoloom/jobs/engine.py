@@ -45,10 +45,15 @@ _NOWHERE = logging.NullHandler()
 
 @dataclass(frozen=True)
 class QueueLimits:
-    """How many jobs of a queue this worker runs at once, and how many start a minute anywhere."""
+    """How many jobs of a queue this worker runs at once, and how many start a minute anywhere.
+
+    `poll` is the seconds between two looks into it, where the engine's own are too many: each look
+    costs milliseconds, also when nothing waits.
+    """
 
     at_once: int = 1
     per_minute: int | None = None
+    poll: float | None = None
 
 
 @DBOS.workflow(name="job", max_recovery_attempts=10)
@@ -127,7 +132,7 @@ class Engine:
                 limiter=None
                 if limits.per_minute is None
                 else {"limit": limits.per_minute, "period": 60.0},
-                polling_interval_sec=self._poll,
+                polling_interval_sec=limits.poll or self._poll,
                 on_conflict="always_update",
             )
 
@@ -159,11 +164,13 @@ class Engine:
 
         Of one that is gone, nobody else takes them.
         """
-        found = DBOS.list_workflows(
-            name="job", status="PENDING", executor_id=worker, load_input=False, load_output=False
-        )
-        named = (workflow.workflow_id.rpartition(":") for workflow in found)
+        named = (found.rpartition(":") for found in _pending("job", worker))
         return [(job_id, int(run)) for job_id, _, run in named]
+
+    def resume_webhooks(self, worker: str) -> None:
+        """Have somebody else call the webhooks that a worker, which is gone, was calling."""
+        for found in _pending("webhook", worker):
+            DBOS.resume_workflow(found, queue_name=WEBHOOKS)
 
     def forget(self, older: timedelta) -> int:
         """Delete what is remembered of runs that ended so long ago; how many there were."""
@@ -173,6 +180,13 @@ class Engine:
         if found:
             DBOS.delete_workflows([workflow.workflow_id for workflow in found])
         return len(found)
+
+
+def _pending(name: str, worker: str) -> list[str]:
+    found = DBOS.list_workflows(
+        name=name, status="PENDING", executor_id=worker, load_input=False, load_output=False
+    )
+    return [workflow.workflow_id for workflow in found]
 
 
 def workflow_id(job_id: str, run: int) -> str:

@@ -24,12 +24,13 @@ from kinoloom.jobs.planning import plan_request
 from kinoloom.jobs.progress import Event
 from kinoloom.jobs.queues import OWN
 from kinoloom.jobs.render_process import RenderProcess
-from kinoloom.jobs.reuse import REUSED, find_again
+from kinoloom.jobs.reuse import find_again
 from kinoloom.jobs.service import JobService, request_key
 from kinoloom.planner.plan import Plan
 from kinoloom.request import VideoRequest
 from kinoloom.store.held import held_store
 from kinoloom.store.jobs import ACTIVE, FINISHED, JobRecord
+from kinoloom.store.statistics import REUSED
 
 if TYPE_CHECKING:
     from kinoloom.jobs.worker import Worker

@@ -19,9 +19,6 @@ from kinoloom.planner.plan import Plan
 from kinoloom.store.clips import ClipRecord
 from kinoloom.store.store import Store
 
-REUSED = "clips.reused"
-"""The counter of clips that were there already."""
-
 
 def find_again(plan: Plan, store: Store, *, keep: bool = False) -> ClipRecord | None:
     """The record of a finished clip of the same plan that is still there.

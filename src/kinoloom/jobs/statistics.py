@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from kinoloom.jobs.reuse import REUSED
 from kinoloom.store.cache.bytes import HITS, MISSES
 from kinoloom.store.clips import ClipTotals
+from kinoloom.store.statistics import REUSED
 from kinoloom.store.store import Store
 
 

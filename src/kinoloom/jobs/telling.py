@@ -30,11 +30,16 @@ class Telling:
         self._store = store
         self._on_event = on_event
         self._phase: tuple[Any, Any] = (None, None)
-        self._told = 0.0
+        self._began, self._told = time.monotonic(), 0.0
 
     def message(self, message: Mapping[str, Any]) -> None:
-        """Something that the child says: progress, a preview, a line of its log."""
+        """Something that the child says: progress, a preview, a line of its log.
+
+        A child counts the seconds of one command, whoever looks at the job those of all.
+        """
         kind = message.get("type")
+        if kind == "progress":
+            message = {**message, "elapsed": round(time.monotonic() - self._began, 3)}
         if kind != "log":
             self._on_event(self._job.id, message)
         if kind == "progress":

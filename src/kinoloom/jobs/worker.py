@@ -41,7 +41,10 @@ POLL_SECONDS = 0.2
 _HOUSEKEEPING_SECONDS = 600.0
 _ANNOUNCED_SECONDS = 5.0
 """After so long a job's own worker has announced its end, if there is such a worker."""
-_API_LIMITS = QueueLimits(at_once=4, per_minute=60)
+_REAP_SECONDS = 2.0
+# What others do takes its time; nobody notices a second.
+_API_LIMITS = QueueLimits(at_once=4, per_minute=60, poll=1.0)
+_WEBHOOK_LIMITS = QueueLimits(at_once=16, poll=1.0)
 
 _log = logging.getLogger(__name__)
 
@@ -72,6 +75,7 @@ class Worker:
         self._child = child or RenderProcess(settings)
         self._child.start()  # its libraries load while the rest starts
         self._watched: dict[str, _Watch] = {}
+        self._lost: set[tuple[str, int]] = set()
         self._anew = True  # at first all that waits, since the engine may have lost its tables
         self._lock = threading.Lock()
         self._ending = threading.Event()
@@ -119,9 +123,14 @@ class Worker:
             self._hand_back(job, died=True)
         self._reap()
         self._clear_up()
-        loops = [(self._beat, self._settings.worker_ttl / BEATS), (self._look, POLL_SECONDS)]
+        beat = self._settings.worker_ttl / BEATS
+        loops = [(self._beat, beat), (self._look, POLL_SECONDS)]
         if self._names:
-            loops += [(self._dispatch, POLL_SECONDS), (self._keep_house, _HOUSEKEEPING_SECONDS)]
+            loops += [
+                (self._dispatch, POLL_SECONDS),
+                (self._reap, min(beat, _REAP_SECONDS)),
+                (self._keep_house, _HOUSEKEEPING_SECONDS),
+            ]
         for work, seconds in loops:
             thread = threading.Thread(
                 target=self._repeat, args=(work, seconds), name=f"kinoloom{work.__name__}"
@@ -240,8 +249,18 @@ class Worker:
     def _beat(self) -> None:
         self._store.workers.beat(self._record)
         if self._names:
-            self._reap()
+            self._find_lost()
             self._announce_others()
+
+    def _find_lost(self) -> None:
+        """Let jobs wait again whose end could not be written, for the database was away."""
+        with self._lock:
+            watched = set(self._watched)
+        mine = [job for job in self._store.jobs.running_on(self.id) if job.id not in watched]
+        for job in mine:
+            if (job.id, job.run) in self._lost:  # since the last beat: it neither begins nor ends
+                self._hand_back(job, died=False)
+        self._lost = {(job.id, job.run) for job in mine}
 
     def _announce_others(self) -> None:
         """Announce what ended without a worker: cancelled while it waited, or by one that died."""
@@ -292,6 +311,7 @@ class Worker:
         for job in self._store.jobs.running_on(worker_id):
             self._hand_back(job, died=True)
         self._let_go(worker_id)
+        self._engine.resume_webhooks(worker_id)
         self._clear_up()
 
     def _let_go(self, worker_id: str) -> None:
@@ -315,7 +335,7 @@ class Worker:
         if not self._names:
             return {}
         limits = {name: _API_LIMITS if name == API else QueueLimits() for name in self._names}
-        return limits | {WEBHOOKS: QueueLimits(at_once=16)}
+        return limits | {WEBHOOKS: _WEBHOOK_LIMITS}
 
     # --- this machine -----------------------------------------------------------------------
 

@@ -21,6 +21,9 @@ _TURN_LOCK = 0x4B696E6F02
 _CONNECTIONS, _MORE_CONNECTIONS = 5, 20
 _WAIT_SECONDS = 20.0  # for one of these
 _CONNECT_SECONDS = 10
+# A process that is stopped in the middle of a transaction must not keep its locks from all others:
+# after so long without a word from it the server ends the transaction. Ours are short.
+_SILENT_SECONDS = 15
 
 
 def database_address(address: str) -> URL:
@@ -33,11 +36,15 @@ def postgres_engine(url: URL, **options: Any) -> Engine:
 
     Raises MissingPackage when there is no psycopg.
     """
-    waiting = {} if "connect_timeout" in url.query else {"connect_timeout": _CONNECT_SECONDS}
+    usual = {
+        "connect_timeout": _CONNECT_SECONDS,
+        "options": f"-c idle_in_transaction_session_timeout={_SILENT_SECONDS}s",
+    }
+    usual = {name: value for name, value in usual.items() if name not in url.query}
     try:
         return create_engine(
             url,
-            connect_args={"application_name": "kinoloom", **waiting},
+            connect_args={"application_name": "kinoloom", **usual},
             pool_size=_CONNECTIONS,
             max_overflow=_MORE_CONNECTIONS,
             pool_timeout=_WAIT_SECONDS,

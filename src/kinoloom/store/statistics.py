@@ -11,6 +11,9 @@ from kinoloom.store.cache.bytes import HITS, MISSES
 from kinoloom.store.database import Database
 from kinoloom.store.tables import CounterRow
 
+REUSED = "clips.reused"
+"""The counter of clips that were there already, when they were asked for again."""
+
 
 class Statistics:
     """The counters of a store."""

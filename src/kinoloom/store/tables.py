@@ -234,6 +234,14 @@ class JobRow(Base):
         Index(None, "queue", "state"),
         Index(None, "worker", "state"),
         Index(None, "owner", "idempotency_key", unique=True),
+        # Few jobs cost anything, and adding those up looks at no other.
+        Index(
+            "ix_jobs_cost",
+            "backend",
+            "cost",
+            sqlite_where=text("cost IS NOT NULL"),
+            postgresql_where=text("cost IS NOT NULL"),
+        ),
     )
 
     id: Mapped[str] = mapped_column(Word(36), primary_key=True)

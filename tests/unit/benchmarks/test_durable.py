@@ -22,9 +22,13 @@ def test_writes_are_counted_within_the_block(tmp_path: Path) -> None:
 
 def test_a_write_that_fails_fails(tmp_path: Path) -> None:
     writes = durable.Writes()
-    with Store.open(tmp_path) as store, writes.counted(), pytest.raises(RuntimeError):
-        with store.jobs._database.writing():
-            raise RuntimeError
+    with (
+        Store.open(tmp_path) as store,
+        writes.counted(),
+        pytest.raises(RuntimeError),
+        store.jobs._database.writing(),
+    ):
+        raise RuntimeError
     assert writes.count == 0
 
 

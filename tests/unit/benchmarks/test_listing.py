@@ -31,15 +31,14 @@ def test_rows_are_copied_whole_on_postgres(tmp_path: Path, current_postgres: str
     _check(Settings(home=tmp_path, device="cpu", database_url=current_postgres))  # type: ignore[arg-type]
 
 
-def test_both_sides_do_the_same_work_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listing, "ROUNDS", 3)
+def test_both_sides_do_the_same_work_in_turn() -> None:
     done: list[str] = []
 
     def work(name: str) -> listing.Work:
         return lambda: done.append(name) or 5
 
     few, many = {"list": work("few")}, {"list": work("many")}
-    assert set(listing.compare(few, many)) == {"list"}
+    assert set(listing.compare(few, many, 3)) == {"list"}
     assert done == ["few", "many"] * 4
 
 

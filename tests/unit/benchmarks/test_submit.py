@@ -27,7 +27,7 @@ def test_the_time_counts_from_when_a_request_was_due() -> None:
 
     async def send(number: int) -> None:
         if number == 0:
-            time.sleep(stall)  # noqa: ASYNC251 - nothing can be sent meanwhile
+            time.sleep(stall)  # the loop stands still: nothing can be sent meanwhile
 
     taken = asyncio.run(open_loop(send, rate, 3))
     assert taken[1] >= stall - 1 / rate

@@ -23,8 +23,8 @@ def test_a_name_is_one_database_and_one_worker(tmp_path: Path) -> None:
     here = Settings(home=tmp_path)
     there = Settings(home=tmp_path / "other")
     shared = "postgresql://u:secret@db/kinoloom"
-    one = Settings(home=tmp_path, database_url=shared)  # type: ignore[arg-type]
-    two = Settings(home=tmp_path / "other", database_url=shared)  # type: ignore[arg-type]
+    one = Settings(home=tmp_path, database_url=shared)
+    two = Settings(home=tmp_path / "other", database_url=shared)
     files = {lock_file(s, "w") for s in (here, there, one)}
     assert len(files) == 3
     assert lock_file(one, "w") == lock_file(two, "w")

@@ -42,12 +42,19 @@ def passed() -> list[Mapping[str, Any]]:
 
 
 @pytest.fixture
-def telling(job: JobRecord, store: Store, passed: list[Mapping[str, Any]]) -> Telling:
+def telling(job: JobRecord, store: Store, passed: list[Mapping[str, Any]], clock: Clock) -> Telling:
     return Telling(job, store, lambda _job, message: passed.append(message))
 
 
 def step(number: int, phase: str = "denoise", take: int = 1) -> dict[str, Any]:
-    return {"type": "progress", "phase": phase, "step": number, "steps": 10, "take": take}
+    return {
+        "type": "progress",
+        "phase": phase,
+        "step": number,
+        "steps": 10,
+        "take": take,
+        "elapsed": 0.0,
+    }
 
 
 def kept(store: Store, job: JobRecord, kind: str) -> list[Mapping[str, Any]]:
@@ -68,7 +75,10 @@ def test_of_many_steps_a_few_are_kept_and_all_are_passed_on(
     assert told == [*denoise, ("decode", 1, 1), ("decode", 1, 2)]
     now = store.jobs.get(job.id)
     assert now is not None
-    assert now.progress == {"phase": "decode", "step": 1, "steps": 10, "take": 2}
+    # The child began to count anew with each of its commands.
+    assert now.progress == {"phase": "decode", "step": 1, "steps": 10, "take": 2, "elapsed": 1.0}
+    seconds = [message["elapsed"] for message in passed]
+    assert seconds == [pytest.approx(0.1 * n, abs=1e-3) for n in (*range(11), 10)]
 
 
 def test_previews_and_lines(

@@ -4,67 +4,26 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
+from factory import Factory, dead_worker, listening, running_on, working
 from kinoloom.config import Settings
 from kinoloom.errors import Conflict, WorkerUnavailable
 from kinoloom.jobs import clip_job, engine
 from kinoloom.jobs import worker as module
 from kinoloom.jobs.locks import is_locked, lock_file
-from kinoloom.jobs.service import JobService
 from kinoloom.jobs.worker import Worker
-from kinoloom.request import VideoRequest
-from kinoloom.store.clips import ClipRecord
-from kinoloom.store.jobs import FINISHED, JobRecord
+from kinoloom.store.jobs import JobRecord
 from kinoloom.store.store import Store
-from kinoloom.store.workers import WorkerQueue, WorkerRecord
+from kinoloom.store.workers import WorkerRecord
 from stand_in import StandIn, until
 
 GONE = "gone"
-
-
-class Factory:
-    """A worker, its store, and who hands jobs in."""
-
-    def __init__(self, settings: Settings, store: Store, *, name: str = "here") -> None:
-        self.settings = settings
-        self.store = store
-        self.service = JobService(settings, store)
-        self.child = StandIn()
-        self.worker = Worker(settings, store, name=name, child=self.child)  # type: ignore[arg-type]
-        self._seeds = iter(range(10_000))
-
-    def submit(self, prompt: str = "a red ball", **options: Any) -> JobRecord:
-        """A job whose clip no other one has."""
-        fields = {name: options.pop(name) for name in ("candidates", "seed") if name in options}
-        request = VideoRequest.checked(**({"prompt": prompt, "seed": next(self._seeds)} | fields))
-        return self.service.submit(request, **options)
-
-    def state(self, job: JobRecord) -> str:
-        return self.service.get(job.id).state
-
-    def ended(self, job: JobRecord) -> JobRecord:
-        until(lambda: self.state(job) in FINISHED)
-        return self.service.get(job.id)
-
-    def busy(self) -> JobRecord:
-        """A job that is rendering, and stays so until `child.open` is set."""
-        self.child.open.clear()
-        self.child.rendering.clear()
-        job = self.submit("busy")
-        assert self.child.rendering.wait(120)
-        return job
-
-    def clip(self, job: JobRecord) -> ClipRecord | None:
-        return self.store.clips.get(job.id)
 
 
 # --- beginning and end ----------------------------------------------------------------------------
@@ -81,18 +40,6 @@ def settings(tmp_path: Path, tiny_cards: Path) -> Settings:
         outputs=tmp_path / "out",
         worker_ttl=5,
     )
-
-
-@contextmanager
-def working(settings: Settings, store: Store, *, name: str = "here") -> Iterator[Factory]:
-    """A worker that is started."""
-    factory = Factory(settings, store, name=name)
-    factory.worker.start()
-    try:
-        yield factory
-    finally:
-        factory.worker.stop()
-        factory.service.close()
 
 
 def test_what_a_worker_had_waits_for_the_next_one(settings: Settings, store: Store) -> None:
@@ -171,15 +118,13 @@ def place(tmp_path_factory: pytest.TempPathFactory, tiny_cards: Path) -> Iterato
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(clip_job, "_PAUSE", 0.0)
         patch.setattr(module, "POLL_SECONDS", 0.02)
+        for limits in ("_API_LIMITS", "_WEBHOOK_LIMITS"):
+            patch.setattr(module, limits, replace(getattr(module, limits), poll=0.02))
         patch.setattr(module, "_ANNOUNCED_SECONDS", 0.0)
         patch.setattr(engine, "_WEBHOOK_SECONDS", 0.05)
         patch.setattr(engine, "_WEBHOOK_GROWTH", 1.0)
-        with Store.of(settings) as store:
-            factory = Factory(settings, store)
-            factory.worker.start()
+        with Store.of(settings) as store, working(settings, store) as factory:
             yield factory
-            factory.worker.stop()
-            factory.service.close()
 
 
 @pytest.fixture
@@ -351,24 +296,35 @@ def test_a_mistake_of_ours_ends_the_job_and_not_the_worker(
     assert factory.ended(factory.submit()).state == "succeeded"
 
 
+def test_a_job_whose_end_could_not_be_written_runs_again(
+    factory: Factory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the database is away for a while."""
+    away = threading.Event()
+
+    def unreachable(*_: object, **__: object) -> None:
+        raise OSError("the database is away")
+
+    def before(command: str) -> None:
+        if command == "score" and not away.is_set():
+            for name in ("keep_artefact", "move"):
+                patch.setattr(factory.store.jobs, name, unreachable)
+            away.set()
+
+    with monkeypatch.context() as patch:
+        factory.child.before = before
+        job = factory.submit()
+        assert away.wait(120)
+        until(lambda: not factory.worker._watched)
+    done = factory.ended(job)
+    assert (done.state, done.run, done.deaths) == ("succeeded", 2, 0)
+
+
 def test_a_row_without_the_engine_is_taken_too(factory: Factory) -> None:
     """As after a crash between the row and whatever would have followed it."""
     record = replace(factory.submit(hold=True), id="0" * 8, state="queued")
     factory.store.jobs.add(record)
     assert factory.ended(record).state == "succeeded"
-
-
-def dead_worker(factory: Factory, name: str) -> None:
-    """A worker of this machine whose process, and so its lock, is gone."""
-    (there,) = (w for w in factory.store.workers.live() if w.id == "here")
-    factory.store.workers.beat(replace(there, id=name, queues=(WorkerQueue("cpu", "cpu"),)))
-
-
-def running_on(factory: Factory, worker: str, **changes: Any) -> JobRecord:
-    job = factory.submit(hold=True)
-    moved = factory.store.jobs.move(job.id, "running", expect=["held"], worker_to=worker, **changes)
-    assert moved is not None
-    return moved
 
 
 def test_the_jobs_of_a_worker_that_died_are_taken_over(factory: Factory) -> None:
@@ -398,33 +354,6 @@ def test_a_second_worker_of_the_same_name_does_not_start(factory: Factory) -> No
 
 
 # --- webhooks -----------------------------------------------------------------------------------
-
-
-@contextmanager
-def listening(*answers: int) -> Iterator[tuple[str, list[tuple[str, bytes]]]]:
-    """A server that answers with these, the last one again and again; what it was sent."""
-    heard: list[tuple[str, bytes]] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            self.send_response(answers[min(len(heard), len(answers) - 1)])
-            self.end_headers()
-            assert self.headers["webhook-signature"].startswith("v1,")
-            heard.append((self.headers["webhook-id"], body))
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/hook", heard
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def test_whoever_asked_is_told_of_the_end_until_they_answer(factory: Factory) -> None:

@@ -76,6 +76,13 @@ def test_what_stands_beside_extra_params_counts_more() -> None:
     }
 
 
+def test_extra_params_may_be_text_with_json() -> None:
+    assert fields_of({"extra_params": '{"tier": "preview", "seed": 3}'}) == {
+        "tier": "preview",
+        "seed": 3,
+    }
+
+
 @pytest.mark.parametrize("extra", ["text", ["a"], 7])
 def test_extra_params_is_an_object(extra: Any) -> None:
     assert [p.field for p in problems_of({"extra_params": extra})] == ["extra_params"]

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from kinoloom.config import Settings
 from kinoloom.errors import InvalidRequest, Problem, nearest_names
+from kinoloom.server.bodies import read_json
 from kinoloom.server.clip_request import OPTIONS, ClipRequest, read_clip_request
 from kinoloom.store.store import Store
 
@@ -80,6 +82,9 @@ def fields_of(
         allowed = f"a file in {' or '.join(media) or 'no parameter of this route'}"
         raise InvalidRequest([Problem(_shown(name), "a file", allowed) for name in others])
     extra = values.get(_EXTRA) or {}
+    if isinstance(extra, str):  # which is how a form says an object where nobody tells it otherwise
+        with suppress(InvalidRequest):
+            extra = read_json(extra)
     if not isinstance(extra, Mapping):
         raise InvalidRequest([Problem(_EXTRA, _shown(extra), "an object of names and values")])
     given = {

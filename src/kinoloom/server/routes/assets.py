@@ -28,7 +28,6 @@ _BODY: dict[str, Any] = {
                     "properties": {"file": {"type": "string", "format": "binary"}},
                     "required": ["file"],
                     "additionalProperties": False,
-                    "additionalProperties": False,
                 }
             }
         },

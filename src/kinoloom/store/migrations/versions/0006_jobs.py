@@ -120,6 +120,10 @@ def _jobs() -> None:
     op.create_index(
         "ix_jobs_owner_idempotency_key", "jobs", ["owner", "idempotency_key"], unique=True
     )
+    costly = sa.text("cost IS NOT NULL")
+    op.create_index(
+        "ix_jobs_cost", "jobs", ["backend", "cost"], sqlite_where=costly, postgresql_where=costly
+    )
 
 
 def _parts_of_jobs() -> None:
