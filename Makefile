@@ -66,7 +66,7 @@ bench: $(STAMPS)/test-$(KEY)  ## Measure how fast it is, and write docs/benchmar
 
 .PHONY: chaos
 chaos: $(STAMPS)/test-$(KEY)  ## Kill servers, workers and children at random, and count (KILLS=200)
-	$(BIN)/python -m scripts.chaos --kills $(or $(KILLS),200)
+	$(BIN)/python scripts/chaos.py --kills $(or $(KILLS),200)
 
 .PHONY: install
 install: $(STAMPS)/test-$(KEY)  ## Install for development: .venv with the local and dev extras

@@ -161,3 +161,23 @@ def test_a_server_that_goes_away(tmp_path: Path, postgres_server: PostgresServer
         with pytest.raises(StoreBroken, match="cannot be reached") as caught:
             store.statistics.totals()
         assert PostgresServer.password not in f"{caught.value!r} {caught.value.as_dict()}"
+
+
+def test_who_is_stopped_in_a_transaction_does_not_stop_the_others(
+    current_postgres: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_module, "_SILENT_SECONDS", 1)
+
+    def write_and_stop(stopped: Store, other: Store) -> None:
+        with stopped._database.writing() as session:
+            stopped._database.take_turn(session)
+            # Waits until the server has ended the transaction of the one that says nothing.
+            with other._database.writing() as free:
+                other._database.take_turn(free)
+
+    with (
+        Store.open(tmp_path / "a", database_url=current_postgres) as stopped,
+        Store.open(tmp_path / "b", database_url=current_postgres) as other,
+        pytest.raises(StoreBroken),
+    ):
+        write_and_stop(stopped, other)
