@@ -324,6 +324,10 @@ class Journal:
         taken = "UPDATE workflow_status SET status = 'PENDING', executor_id = ?"
         with closing(sqlite3.connect(settings.home / FILE_NAME, timeout=60)) as engine, engine:
             where = " WHERE workflow_uuid LIKE ? AND status = 'ENQUEUED'"
+            if not engine.execute(
+                "SELECT 1 FROM sqlite_master WHERE name = 'workflow_status'"
+            ).fetchall():
+                return False  # the first worker has not made its tables yet
             return engine.execute(taken + where, (worker, f"{job}:%")).rowcount == 1
 
     def close(self) -> None:

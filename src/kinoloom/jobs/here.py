@@ -266,7 +266,9 @@ class Here:
 
 
 def _tell(message: Mapping[str, Any], view: Watcher) -> None:
-    """Show what is told of a job."""
+    """Show what is told of a job. Raises the error of one whose end could not be written."""
+    if message.get("type") == "lost":
+        raise error_from(message["error"])
     if message.get("type") == "progress":
         known = {n: message[n] for n in Event.__dataclass_fields__ if n in message}
         view.progress(Event(**known))

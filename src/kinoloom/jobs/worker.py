@@ -12,6 +12,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from importlib import metadata
@@ -146,17 +147,21 @@ class Worker:
     def stop(self) -> None:
         """Take no more jobs and go; what still runs waits again, for whoever comes next."""
         self._ending.set()
-        for job in self._store.jobs.running_on(self.id):
-            self._hand_back(job, died=False)
+        # What cannot be written now is done by whoever comes next: the lock of the id is free.
+        with suppress(KinoloomError):
+            for job in self._store.jobs.running_on(self.id):
+                self._hand_back(job, died=False)
         with self._lock:
             for watch in self._watched.values():
                 watch.give_up()
         self._child.close()
-        self._let_go(self.id)
+        with suppress(Exception):  # the engine has its own errors
+            self._let_go(self.id)
         self._engine.stop()
         for thread in self._threads:
             thread.join(timeout=5)
-        self._store.workers.remove(self.id)
+        with suppress(KinoloomError):
+            self._store.workers.remove(self.id)
         self._id_lock.release()
 
     # --- jobs -------------------------------------------------------------------------------
@@ -186,22 +191,32 @@ class Worker:
         with self._lock:
             self._watched[job_id] = watch
         try:
+            self._carry_out(job, watch)
+            self._end_wish(job)
+            self._announce(job_id)
+        except KinoloomError as error:
+            # How the job ended could not be written: the database is away, or its disk is full.
+            _log.error("The end of job %s could not be written: %s", job_id, error.message)
+            self._bench.on_event(job_id, {"type": "lost", "error": error.as_dict()})
+        finally:
+            with self._lock:
+                if self._watched.get(job_id) is watch:  # not of a run that has begun meanwhile
+                    del self._watched[job_id]
+
+    def _carry_out(self, job: JobRecord, watch: _Watch) -> None:
+        try:
             ClipJob(job, self._bench, watch).carry_out()
+        except KinoloomError:
+            raise
         except Exception as error:
             # A mistake of ours: the job must not hang, and the log holds what is needed.
-            _log.exception("The job %s failed for an unknown reason.", job_id)
+            _log.exception("The job %s failed for an unknown reason.", job.id)
             failed = KinoloomError(
                 "The job failed for an unknown reason.",
                 cause=f"{type(error).__name__}",
                 hints=["Please report it with what the log of the worker says."],
             )
             self._fail(job, failed)
-        finally:
-            with self._lock:
-                if self._watched.get(job_id) is watch:  # not of a run that has begun meanwhile
-                    del self._watched[job_id]
-            self._end_wish(job)
-            self._announce(job_id)
 
     def _limit(self, job: JobRecord, now: datetime) -> datetime:
         longest = now + timedelta(seconds=self._settings.job_timeout)
@@ -242,8 +257,10 @@ class Worker:
         while not self._ending.wait(seconds):
             try:
                 work()
-            except Exception:
+            except KinoloomError as error:
                 # The database may be away for a while; the worker goes on when it is back.
+                _log.warning("A worker's %s is tried again: %s", work.__name__, error.message)
+            except Exception:
                 _log.exception("A worker's %s failed; it is tried again.", work.__name__)
 
     def _beat(self) -> None:
