@@ -16,12 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from moto import server as moto_server
 
 from kinoloom.errors import InvalidMedia, KinoloomError, NetworkFailed, OutputFailed
 from kinoloom.store import Store
-
-pytest.importorskip("s3fs")
-moto_server = pytest.importorskip("moto.server")
 
 DATA = bytes(range(256)) * 50_000  # 12.8 MB: several requests
 DIGEST = "sha256:" + hashlib.sha256(DATA).hexdigest()
