@@ -39,9 +39,6 @@ app = typer.Typer(
 app.add_typer(models_app, name="models")
 app.add_typer(jobs_app, name="jobs")
 app.add_typer(keys_app, name="keys")
-app.command()(serve)
-app.command()(worker)
-app.command()(stats)
 
 Prompt = Annotated[str, typer.Argument(help="What to show, in words.")]
 Model = Annotated[str | None, typer.Option(help="Model card, see `kinoloom models list`.")]
@@ -370,6 +367,12 @@ def doctor(as_json: AsJson = False) -> None:
             tables.show_checks(checks)
         if any(c.state == "failed" for c in checks):
             raise typer.Exit(FAILED)
+
+
+# After the commands that a newcomer needs, since the help lists them in this order.
+app.command()(serve)
+app.command()(worker)
+app.command()(stats)
 
 
 def main() -> NoReturn:

@@ -29,9 +29,8 @@ from kinoloom.jobs.record import (
     take_settings,
 )
 from kinoloom.jobs.reuse import find_again
+from kinoloom.jobs.room import check_place
 from kinoloom.jobs.steps import encode_clip, plan_of_take, poster_png, render_take, score_frames
-from kinoloom.media.output import check_writable
-from kinoloom.media.sequence import check_sequence_place
 from kinoloom.planner.inputs import file_digest
 from kinoloom.planner.plan import Plan
 from kinoloom.quality.score import Scores
@@ -40,9 +39,6 @@ from kinoloom.store.ids import new_id
 from kinoloom.store.measurements import Measurement
 from kinoloom.store.statistics import REUSED
 from kinoloom.store.store import Store
-
-# Generous bounds of what the encoders need, for the check of free space.
-_BITS_A_PIXEL = {"mp4": 2, "webm": 2, "gif": 6, "png": 12}
 
 
 @dataclass(frozen=True)
@@ -136,13 +132,6 @@ def make_clip(
     )
     store.record_clip(record, measurements=measured, counters=counted)
     return Made(record)
-
-
-def check_place(plan: Plan, path: Path) -> None:
-    """Find out before the render whether the clip can be written to `path`. Raises OutputFailed."""
-    pixels = plan.width * plan.height * plan.frames
-    check = check_sequence_place if plan.request.format == "png" else check_writable
-    check(path, pixels * _BITS_A_PIXEL[plan.request.format] // 8)
 
 
 def _best(

@@ -33,9 +33,9 @@ from kinoloom.jobs.record import (
 )
 from kinoloom.jobs.render_process import RenderProcess
 from kinoloom.jobs.reuse import find_again
+from kinoloom.jobs.room import check_place
 from kinoloom.jobs.telling import Telling
-from kinoloom.media.output import check_writable, disk_errors, whole_file
-from kinoloom.media.sequence import check_sequence_place
+from kinoloom.media.output import disk_errors, whole_file
 from kinoloom.planner import resolve
 from kinoloom.planner.plan import Plan
 from kinoloom.store.clips import ClipRecord
@@ -47,8 +47,6 @@ ATTEMPTS = 2
 """How often a step is tried whose child process died."""
 _PAUSE = 1.0
 """Seconds before the second attempt, times a random factor of 1 to 2."""
-_BITS_A_PIXEL = {"mp4": 2, "webm": 2, "gif": 6, "png": 12}
-"""Generous bounds of what the encoders need, for the check of free space."""
 
 
 class Superseded(Exception):
@@ -169,9 +167,7 @@ class ClipJob:
             return Path(str(known.data["path"]))
         outputs = Path(str(self._job.request.get("outputs") or self._bench.settings.outputs))
         path = output_path(plan, outputs).absolute()
-        check = check_sequence_place if plan.request.format == "png" else check_writable
-        pixels = plan.width * plan.height * plan.frames
-        check(path, pixels * _BITS_A_PIXEL[plan.request.format] // 8)
+        check_place(plan, path)
         self._keep("place", None, {"path": str(path)})
         return path
 
