@@ -12,7 +12,7 @@ MAKEFLAGS += --no-builtin-rules
 VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/stamps
-TEST_EXTRAS := local,server,postgres,redis,s3,openai,dev
+TEST_EXTRAS := all,dev
 # Two at a time, each file in one process, since its tests share what they start.
 PYTEST_FLAGS ?= -n 2 --dist loadfile
 PROMPT ?= a red ball rolling to the right on green grass

@@ -121,7 +121,7 @@ def run(
     made = make_clip(
         resolved,
         catalog.get(resolved.model),
-        backend=planning.backend_for(resolved.backend, settings),
+        backend=planning.renderer_for(resolved.backend, settings),
         store=store,
         outputs=settings.outputs,
         listener=on_progress,

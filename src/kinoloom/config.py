@@ -23,6 +23,14 @@ from pydantic import (
     ValidationError,
 )
 
+from kinoloom.config_sections import (
+    Address,
+    BackendsSettings,
+    BudgetSettings,
+    FallbackSettings,
+    Prefer,
+    RewordSettings,
+)
 from kinoloom.errors import InvalidRequest, Problem, nearest_names
 
 FILE_NAME = "kinoloom.yaml"
@@ -236,9 +244,31 @@ class Settings(BaseModel):
         default=60.0,
         description="the seconds without a sign of life after which another worker takes the jobs",
     )
+    backends: BackendsSettings = Field(
+        default=BackendsSettings(), description="what can make clips beside this machine"
+    )
+    prefer: Prefer = Field(
+        default="quality",
+        description="quality, speed or cost: what `auto` goes by among what can do a request",
+    )
+    budgets: BudgetSettings = Field(default=BudgetSettings(), description="what may be spent")
+    fallback: FallbackSettings = Field(
+        default=FallbackSettings(), description="what happens when a backend fails"
+    )
+    reword: RewordSettings = Field(
+        default=RewordSettings(), description="what happens when a service rejects the words"
+    )
+    public_url: Address | None = Field(
+        default=None,
+        description="the address by which services on the internet reach this server",
+    )
     history_days: Annotated[int, Field(ge=1, le=36_500)] = Field(
         default=90, description="the days that finished jobs are remembered; clips are kept"
     )
+
+    def __hash__(self) -> int:
+        """Equal settings have the same; a mapping among them would have none."""
+        return hash(self.model_dump_json())
 
 
 def settings_file() -> Path | None:

@@ -8,10 +8,11 @@ message and the JSON events carry them.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, ClassVar
+from functools import cache
+from typing import Any, ClassVar, Literal
 
 
 class ErrorKind(StrEnum):
@@ -37,32 +38,62 @@ class ErrorKind(StrEnum):
     FORBIDDEN = "forbidden"
     RATE_LIMITED = "rate_limited"
     BUDGET_EXCEEDED = "budget_exceeded"
+    QUOTA_EXCEEDED = "quota_exceeded"
+    CONTENT_REJECTED = "content_rejected"
+    PROVIDER_RETIRED = "provider_retired"
+    UNCERTAIN = "uncertain"
     CANCELLED = "cancelled"
     UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """What a kind of error means for the job: whether the same may be tried again (`later`: after a
+    pause), whether another backend may do it (`ask`: only if the user said so), and the next step
+    where an error names none itself."""
+
+    retry: Literal["no", "later"]
+    fall_back: Literal["yes", "no", "ask"]
+    next: tuple[str, ...]
 
 
 class KinoloomError(Exception):
     """A failure with a known kind.
 
-    `message` says what failed, `cause` why, `hints` what to do next, most useful first.
+    `message` says what failed, `cause` why, `hints` what to do next, most useful first. `details`
+    are facts for programs, JSON-ready, such as the model files that are missing.
     """
 
     kind: ClassVar[ErrorKind] = ErrorKind.UNKNOWN
 
-    def __init__(self, message: str, *, cause: str = "", hints: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        cause: str = "",
+        hints: Sequence[str] = (),
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.cause = cause
         self.hints = tuple(hints)
+        self.details = dict(details or {})
+
+    @property
+    def recovery(self) -> Recovery:
+        """What this kind of error means for a job."""
+        return recovery_of(self.kind)
 
     def as_dict(self) -> dict[str, Any]:
-        """The error as JSON-ready data: kind, message, cause, hints."""
-        return {
+        """The error as JSON-ready data: kind, message, cause, hints, and details if it has any."""
+        told: dict[str, Any] = {
             "kind": str(self.kind),
             "message": self.message,
             "cause": self.cause,
             "hints": list(self.hints),
         }
+        return told | ({"details": self.details} if self.details else {})
 
 
 @dataclass(frozen=True)
@@ -219,9 +250,15 @@ class RateLimited(KinoloomError):
     kind = ErrorKind.RATE_LIMITED
 
     def __init__(
-        self, message: str, *, cause: str = "", hints: Sequence[str] = (), retry_after: float = 1.0
+        self,
+        message: str,
+        *,
+        cause: str = "",
+        hints: Sequence[str] = (),
+        details: Mapping[str, Any] | None = None,
+        retry_after: float = 1.0,
     ) -> None:
-        super().__init__(message, cause=cause, hints=hints)
+        super().__init__(message, cause=cause, hints=hints, details=details)
         self.retry_after = retry_after
 
 
@@ -231,10 +268,74 @@ class BudgetExceeded(KinoloomError):
     kind = ErrorKind.BUDGET_EXCEEDED
 
 
+class QuotaExceeded(KinoloomError):
+    """The account at a service has no credit, or may not make more for now."""
+
+    kind = ErrorKind.QUOTA_EXCEEDED
+
+
+class ContentRejected(KinoloomError):
+    """A service refuses the words, the pictures or its own result for what they show."""
+
+    kind = ErrorKind.CONTENT_REJECTED
+
+
+class ProviderRetired(KinoloomError):
+    """The model, or the interface to it, was switched off by who offered it."""
+
+    kind = ErrorKind.PROVIDER_RETIRED
+
+
+class Uncertain(KinoloomError):
+    """Nobody here knows whether a service accepted a call, so it must not be made again."""
+
+    kind = ErrorKind.UNCERTAIN
+
+
 class Cancelled(KinoloomError):
     """The user stopped the work; nothing partial is left behind."""
 
     kind = ErrorKind.CANCELLED
+
+
+def error_of(
+    kind: str,
+    message: str,
+    *,
+    cause: str = "",
+    hints: Sequence[str] = (),
+    details: Mapping[str, Any] | None = None,
+) -> KinoloomError:
+    """An error of the class that a kind belongs to; of an unknown kind a plain `KinoloomError`."""
+    if kind == InvalidRequest.kind:
+        problem = InvalidRequest([], message=message, hints=hints)
+        problem.cause, problem.details = cause, dict(details or {})
+        return problem
+    found = _classes().get(kind, KinoloomError)
+    return found(message, cause=cause, hints=hints, details=details)
+
+
+def recovery_of(kind: ErrorKind) -> Recovery:
+    """What a kind of error means for a job; see ``error_kinds.yaml``."""
+    return _recoveries()[kind]
+
+
+@cache
+def _classes() -> dict[str, type[KinoloomError]]:
+    return {str(found.kind): found for found in KinoloomError.__subclasses__()}
+
+
+@cache
+def _recoveries() -> dict[ErrorKind, Recovery]:
+    from importlib import resources
+
+    import yaml
+
+    text = (resources.files("kinoloom") / "error_kinds.yaml").read_text(encoding="utf-8")
+    return {
+        ErrorKind(kind): Recovery(entry["retry"], entry["fall_back"], tuple(entry["next"]))
+        for kind, entry in yaml.safe_load(text).items()
+    }
 
 
 def nearest_names(name: str, known: Iterable[str], count: int = 3) -> list[str]:

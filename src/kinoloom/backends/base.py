@@ -1,24 +1,30 @@
 """What does every backend promise, and in which words does it speak to the rest?
 
-A backend is given a take, one attempt at a clip with every number fixed, and gives frames. It
-reports progress through a callable; an exception raised by that callable stops the work, which is
-how a job is cancelled.
+A backend is given a take, one attempt at a clip with every number fixed. One that renders here
+gives frames; it reports progress through a callable, and an exception raised by that callable stops
+the work, which is how a job is cancelled. One elsewhere is handed an order and is then asked how
+far it is; each of these is a short call, so that what it answered can be written down before the
+next.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias
 
 from kinoloom.catalog.card import ModelCard
 from kinoloom.catalog.speed import Scheduler, StepCache
+from kinoloom.errors import KinoloomError
 from kinoloom.request import Task
 
 if TYPE_CHECKING:  # the planner speaks of takes too, and must not wait for numpy
     import numpy as np
     from numpy.typing import NDArray
+
+    from kinoloom.catalog.loader import Catalog
 
 Frame: TypeAlias = "NDArray[np.uint8]"
 """One picture, RGB [H, W, 3]."""
@@ -183,16 +189,133 @@ class WhatFits(Protocol):
 
 
 class Backend(Protocol):
-    """Something that renders takes."""
+    """Something that makes clips, of one of the two kinds below."""
 
     name: str
+    remote: ClassVar[bool]
+    """Whether it works elsewhere: a `RemoteBackend`, else a `Renderer`."""
+
+    def cards(self, known: Catalog) -> Sequence[ModelCard]:
+        """The models that it offers beside those that `known` has for it, without asking anybody:
+        what the settings or its own package name."""
+        ...
 
     def readiness(self, card: ModelCard) -> Readiness:
-        """Whether `card` can run here now. Must be cheap: no model is loaded."""
+        """Whether `card` can run there now. Takes seconds at most: no model is loaded, and a server
+        that does not answer is not ready."""
         ...
+
+
+class Renderer(Backend, Protocol):
+    """A backend that renders in this process."""
 
     def render(
         self, take: Take, card: ModelCard, inputs: Inputs, report: Callable[[Progress], None]
     ) -> Rendered:
         """Render `take`. Raises KinoloomError; what `report` raises passes through."""
+        ...
+
+
+@dataclass(frozen=True)
+class Order:
+    """A take that is to be made elsewhere.
+
+    `key` is ours, a lower-case UUID that no other order has; where a service knows such a thing
+    (idempotency key, prompt id, metadata) it gets it, so that the order can be found again.
+    `inputs` are PNG files by the names of `Inputs` (``image``, ``last_image``, ``references.0``),
+    the clip's size but for references. `audio` is whether sound is wanted. `notify` is where a
+    service may call when it is done, None where it cannot reach us.
+    """
+
+    key: str
+    take: Take
+    inputs: Mapping[str, Path] = field(default_factory=dict)
+    audio: bool = False
+    notify: str | None = None
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """What finds a submitted order again, from any process and after any restart.
+
+    `endpoint` is which of several servers or regions has it; `data` is JSON and small, and holds no
+    secret. `cost` is what the service says it will charge, in the currency of the card's price.
+    """
+
+    remote_id: str
+    endpoint: str = ""
+    data: Mapping[str, Any] = field(default_factory=dict)
+    cost: Decimal | None = None
+
+
+RemoteState = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+
+
+@dataclass(frozen=True)
+class RemoteStatus:
+    """How far an order is.
+
+    `progress` is 0 to 1 where the service says it; `detail` its own word or place in a queue, for
+    people; `preview` a JPEG. `error` belongs to `failed`. `charged` is what it cost, where the
+    service says so or is known to charge nothing; None: not known. `prompt` is the words as the
+    service used them, where it changed them and says so.
+    """
+
+    state: RemoteState
+    progress: float | None = None
+    step: int = 0
+    steps: int = 0
+    detail: str = ""
+    preview: bytes | None = None
+    error: KinoloomError | None = None
+    charged: Decimal | None = None
+    prompt: str | None = None
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A finished order's video as the service made it, whole and checked to be a video's length of
+    bytes; nobody has opened it yet. `versions` say what made it, `notes` what the user should know.
+    """
+
+    video: Path
+    versions: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+class RemoteBackend(Backend, Protocol):
+    """A backend that has others make the clip. Threads may share it.
+
+    Every method raises KinoloomError of the kind that fits; `backends.remote` helps with that.
+    Only `submit` may cost anything, and only `submit` is never repeated by itself.
+    """
+
+    poll_seconds: float
+    """How long to wait between two looks."""
+
+    def submit(self, order: Order, card: ModelCard) -> Ticket:
+        """Hand in an order, in one call that is made once.
+
+        Raises Uncertain when it may have been accepted and nobody answered so; any other error
+        says that it was not accepted.
+        """
+        ...
+
+    def find(self, order: Order, card: ModelCard) -> Ticket | None:
+        """The ticket of an order that was sent and not answered; None: it certainly never arrived.
+
+        Raises Uncertain where the service cannot be asked that.
+        """
+        ...
+
+    def poll(self, ticket: Ticket, card: ModelCard) -> RemoteStatus:
+        """How far an order is. Raises NotFound when the service does not know it any more."""
+        ...
+
+    def fetch(self, ticket: Ticket, card: ModelCard, folder: Path) -> Fetched:
+        """Download a finished order's video into `folder`; may be repeated."""
+        ...
+
+    def cancel(self, ticket: Ticket, card: ModelCard) -> RemoteStatus:
+        """Stop an order as far as the service can; what it is then, which may be `succeeded`."""
         ...

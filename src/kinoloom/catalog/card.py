@@ -14,6 +14,7 @@ from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import Field, field_validator, model_validator
 
+from kinoloom.catalog.remote import Price, Remote
 from kinoloom.catalog.section import Scalar, Section, Text
 from kinoloom.catalog.source import Source
 from kinoloom.catalog.speed import Acceleration, Memory, Preset, PresetName, Scheduler
@@ -24,7 +25,7 @@ InputName = Literal["image", "last_image", "video", "mask", "references", "keyfr
 Side = Annotated[int, Field(ge=MIN_SIDE, le=MAX_SIDE)]
 Size = tuple[Side, Side]
 FrameCount = Annotated[int, Field(ge=1, le=MAX_FRAMES)]
-StepCount = Annotated[int, Field(ge=1, le=MAX_STEPS)]
+StepCount = Annotated[int, Field(ge=0, le=MAX_STEPS)]
 
 TASK_INPUTS: Mapping[Task, frozenset[InputName]] = {
     "t2v": frozenset(),
@@ -50,8 +51,17 @@ OPTIONAL_INPUTS: Mapping[Task, frozenset[InputName]] = {
 _P = TypeVar("_P", bound=Section)
 
 
+def _ordered(part: _P, *names: str) -> _P:
+    values: Sequence[float] = [getattr(part, name) for name in names]
+    if any(not math.isfinite(v) for v in values) or list(values) != sorted(values):
+        raise ValueError("needs " + " <= ".join(names))
+    return part
+
+
 class Pipeline(Section):
     """How one task is called: a diffusers pipeline class, its inputs and its fixed arguments.
+
+    Of a model elsewhere `class` is what its backend calls it by: an endpoint, a graph.
 
     `inputs` says which parameter carries which input. Where several inputs share a parameter
     (LTX's `conditions`), or a parameter wants more than the bare media, the family's adapter packs
@@ -144,7 +154,10 @@ class FpsRule(Section):
 
 
 class StepRule(Section):
-    """Denoising steps: what is possible, and what each tier takes."""
+    """Denoising steps: what is possible, and what each tier takes.
+
+    All are 0 for a model elsewhere that is not asked for a number of steps.
+    """
 
     default: StepCount
     minimum: StepCount
@@ -248,15 +261,21 @@ class ModelCard(Section):
     """A model: what it can do, within which rules, and how it is run.
 
     `experts` names the transformers of a model that has several, each with words in the names of
-    LoRA files that are made for it alone.
+    LoRA files that are made for it alone. `retirement` is the day after which nobody offers it any
+    more, `successor` the card to use then. `same_as` is the card of the same weights on the local
+    backend. `standing` orders models for `auto` by how good their clips look, 0 to 100: a judgement
+    of ours from what their users say, not a measurement.
+
+    A model elsewhere has `remote` and perhaps a `price`: "free" where nothing is paid, None where
+    it is not known. What it does not let anybody choose (steps, guidance) it may leave out.
     """
 
     id: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=100)
     title: Text
     family: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
     summary: Text
-    backend: Literal["local"]
-    adapter: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    backend: str = Field(pattern=r"^[a-z][a-z0-9_-]*$", max_length=40)
+    adapter: str = Field(default="", pattern=r"^([a-z][a-z0-9_]*)?$")
     source: Source
     pipelines: dict[Task, Pipeline] = Field(min_length=1)
     schedule: Schedule | None = None
@@ -264,8 +283,8 @@ class ModelCard(Section):
     sizes: SizeRule
     frames: FrameRule
     fps: FpsRule
-    steps: StepRule
-    guidance: GuidanceRule
+    steps: StepRule = StepRule(default=0, minimum=0, maximum=0, preview=0, standard=0, premium=0)
+    guidance: GuidanceRule = GuidanceRule(default=0, minimum=0, maximum=0)
     negative: bool
     extend: Extend | None = None
     shift: float | None = Field(default=None, gt=0, le=100)
@@ -278,6 +297,11 @@ class ModelCard(Section):
     vocabulary: Vocabulary | None = None
     licence: Licence
     retirement: datetime.date | None = None
+    successor: Text | None = None
+    same_as: Text | None = None
+    standing: int = Field(default=0, ge=0, le=100)
+    remote: Remote | None = None
+    price: Price | Literal["free"] | None = None
     unverified: list[Text] = []
     notes: list[Text] = []
     suggests: list[Text] = []
@@ -311,14 +335,14 @@ class ModelCard(Section):
                     f"extend.context_frames {context} must be a frame count the model makes,"
                     " below its maximum"
                 )
+        if self.backend == "local":
+            if not self.adapter or self.steps.minimum < 1:
+                raise ValueError("a model of the local backend needs an adapter and steps")
+            if self.remote is not None or self.price is not None:
+                raise ValueError("a model of the local backend is not elsewhere and costs nothing")
+        elif self.remote is not None and self.source.service is None:
+            raise ValueError("a model elsewhere needs the name it has there: source.service")
         moving = {"i2v", "flf2v"} & set(self.pipelines)
         if moving and self.frames.maximum < 2:
             raise ValueError(f"a model that makes single frames cannot do {', '.join(moving)}")
         return self
-
-
-def _ordered(part: _P, *names: str) -> _P:
-    values: Sequence[float] = [getattr(part, name) for name in names]
-    if any(not math.isfinite(v) for v in values) or list(values) != sorted(values):
-        raise ValueError("needs " + " <= ".join(names))
-    return part

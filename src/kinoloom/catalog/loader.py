@@ -6,7 +6,7 @@ read is left out and reported in `Catalog.problems`; it never hides the others.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -70,6 +70,11 @@ class Catalog:
                 own[card.id] = file
                 cards[card.id] = card
         return cls(cards, tuple(problems), tuple(notices))
+
+    def with_cards(self, more: Iterable[ModelCard]) -> Catalog:
+        """These models and `more`, which do not take the place of one that is there."""
+        added = {card.id: card for card in more if card.id not in self._cards}
+        return Catalog(self._cards | added, self.problems, self.notices)
 
     def get(self, model: str) -> ModelCard:
         """The card of a model.

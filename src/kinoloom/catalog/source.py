@@ -36,30 +36,33 @@ class Part(Section):
 
 
 class Source(Section):
-    """Where the weights are: exactly one of `package`, `path`, `repo` and `file`.
+    """Where the weights are: exactly one of `package`, `path`, `repo`, `file` and `service`.
 
     `package` is a folder inside the kinoloom package; `path` is a folder of the user's, relative
     to the card's own; `repo` is a Hugging Face repository, at `revision` where one is pinned;
     `file` is one safetensors file of the user's, whose `config` is a folder in diffusers' layout
-    that says how it is built. `parts` are components that do not come from there, by the name they
-    have in the pipeline.
+    that says how it is built; `service` is the name that a model elsewhere has there. `parts` are
+    components that do not come from there, by the name they have in the pipeline.
     """
 
     package: str | None = Field(default=None, min_length=1)
     path: Path | None = None
     repo: str | None = Field(default=None, pattern=REPO)
     file: Path | None = None
+    service: str | None = Field(default=None, min_length=1, max_length=300)
     revision: str | None = Field(default=None, min_length=1)
     config: Path | None = None
     parts: dict[str, Part] = {}
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
-        places = ("package", "path", "repo", "file")
+        places = ("package", "path", "repo", "file", "service")
         given = [n for n in places if getattr(self, n) is not None]
         if len(given) != 1:
             found = " and ".join(given) or "none"
-            raise ValueError(f"needs exactly one of package, path, repo and file; found {found}")
+            raise ValueError(
+                f"needs exactly one of package, path, repo, file and service; found {found}"
+            )
         if self.revision is not None and self.repo is None:
             raise ValueError("a revision belongs to a repo")
         if self.config is not None and self.file is None:

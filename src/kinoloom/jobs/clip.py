@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kinoloom.backends.base import Backend, Rendered
+from kinoloom.backends.base import Rendered, Renderer
 from kinoloom.catalog.card import ModelCard
 from kinoloom.jobs.media import keep_inputs, read_inputs
 from kinoloom.jobs.naming import output_path
@@ -62,7 +62,7 @@ def make_clip(
     plan: Plan,
     card: ModelCard,
     *,
-    backend: Backend,
+    backend: Renderer,
     store: Store,
     outputs: Path,
     listener: Listener | None = None,

@@ -83,7 +83,7 @@ class Commands:
         rendered = render_take(
             plan_of_take(plan, number),
             planning.load_catalog(self._settings).get(plan.model),
-            planning.backend_for(plan.backend, self._settings),
+            planning.renderer_for(plan.backend, self._settings),
             read_inputs(plan),
             report,
         )

@@ -11,17 +11,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from kinoloom import errors
-from kinoloom.errors import InvalidRequest, KinoloomError, Problem
+from kinoloom.errors import InvalidRequest, KinoloomError, Problem, error_of
 
 MAX_LINE = 8 * 2**20
 """Bytes of one line. Plans hold kilobytes, previews tens of them: a longer line is a mistake."""
-
-_KINDS = {
-    str(found.kind): found
-    for found in vars(errors).values()
-    if isinstance(found, type) and issubclass(found, KinoloomError) and found is not KinoloomError
-}
 
 
 def pack(message: Mapping[str, Any]) -> bytes:
@@ -57,4 +50,5 @@ def error_from(data: Mapping[str, Any]) -> KinoloomError:
         error = InvalidRequest(found, message=message, hints=hints)
         error.cause = str(data.get("cause", ""))  # of a broken card, which has no such problems
         return error
-    return _KINDS.get(kind, KinoloomError)(message, cause=str(data.get("cause", "")), hints=hints)
+    cause, details = str(data.get("cause", "")), data.get("details")
+    return error_of(kind, message, cause=cause, hints=hints, details=details)

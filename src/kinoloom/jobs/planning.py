@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, cast
 
+from kinoloom.backends import registry
 from kinoloom.config import Settings
+from kinoloom.errors import KinoloomError
 from kinoloom.request import VideoRequest
 
 if TYPE_CHECKING:
-    from kinoloom.backends.base import Backend, Placement
+    from kinoloom.backends.base import Backend, Placement, Renderer
     from kinoloom.backends.local.parallel import Group
     from kinoloom.catalog.loader import Catalog
     from kinoloom.planner.estimate import Measurement
@@ -27,8 +29,19 @@ if TYPE_CHECKING:
 
 
 def backend_for(name: str, settings: Settings) -> Backend:
-    """The backend of that name; the same object each time, so that models stay loaded."""
-    return _local(settings)
+    """The backend of that name; the same object each time, so that models stay loaded.
+
+    Raises NotFound for a name that there is not, MissingPackage for one that cannot be loaded.
+    """
+    return _local(settings) if name == "local" else registry.backend(name, settings)
+
+
+def renderer_for(name: str, settings: Settings) -> Renderer:
+    """The backend of that name, which renders in this process. Raises KinoloomError."""
+    found = backend_for(name, settings)
+    if found.remote:
+        raise KinoloomError(f"The backend {name} does not render in this process.")
+    return cast("Renderer", found)
 
 
 @lru_cache(maxsize=1)
@@ -131,7 +144,8 @@ def measurements_of(store: Store, model: str, device: str) -> Sequence[Measureme
 
 
 def load_catalog(settings: Settings) -> Catalog:
-    """Kinoloom's own model cards and the user's."""
+    """Kinoloom's own model cards, the user's, and those that backends bring."""
     from kinoloom.catalog.loader import Catalog
 
-    return Catalog.load(settings.models)
+    catalog = Catalog.load(settings.models)
+    return catalog.with_cards(registry.cards(catalog, settings))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from kinoloom.backends.base import Audio, Backend, Frames, Inputs, Lora, Progress, Rendered, Take
+from kinoloom.backends.base import Audio, Frames, Inputs, Lora, Progress, Rendered, Renderer, Take
 from kinoloom.catalog.card import ModelCard
 from kinoloom.media.audio import AudioTrack
 from kinoloom.media.pictures import poster
@@ -27,7 +27,7 @@ def plan_of_take(plan: Plan, number: int) -> Plan:
 def render_take(
     plan: Plan,
     card: ModelCard,
-    backend: Backend,
+    backend: Renderer,
     inputs: Inputs,
     report: Callable[[Progress], None],
 ) -> Rendered:

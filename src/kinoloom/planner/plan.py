@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from kinoloom.backends.base import Speed
 from kinoloom.catalog.speed import Scheduler
 from kinoloom.planner.complexity import Complexity
+from kinoloom.planner.cost import FREE, Cost
 from kinoloom.planner.estimate import Estimate
 from kinoloom.planner.inputs import Inputs
 from kinoloom.planner.key import seeded_key
@@ -35,6 +36,17 @@ class Adjustment(BaseModel):
         return f"{self.field}: {self.asked} -> {used} ({self.why})"
 
 
+class Alternative(BaseModel):
+    """What is tried when the plan's own backend fails, and whether the user's consent covers it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    backend: str
+    model: str
+    cost: Cost
+    why: str
+
+
 class Plan(BaseModel):
     """A request resolved to what exactly will run.
 
@@ -52,6 +64,9 @@ class Plan(BaseModel):
         candidates: how many takes are made, with the seeds that follow `seed`.
         tier: as asked. complexity: of the prompt, with each factor's share.
         inputs: the given media as they were found, with their digests.
+        remote: whether the backend works elsewhere; `steps` is 0 where it lets nobody choose them.
+        audio: whether the clip is asked for with sound.
+        cost: what all takes cost together. alternatives: what is tried when this fails, in order.
         estimate: seconds of rendering. weights_bytes: what the model's files hold, where known.
         adjustments, warnings, reasons: what was changed, what the user should know, why so.
         recipe: hash of everything that decides the frames but the seed.
@@ -72,7 +87,7 @@ class Plan(BaseModel):
     frames: int = Field(ge=1)
     context_frames: int = Field(ge=0)
     fps: float = Field(gt=0)
-    steps: int = Field(ge=1)
+    steps: int = Field(ge=0)
     guidance: float = Field(ge=0)
     seed: int = Field(ge=0)
     shift: float | None = None
@@ -86,6 +101,10 @@ class Plan(BaseModel):
     tier: Tier
     complexity: Complexity
     inputs: Inputs
+    remote: bool = False
+    audio: bool = False
+    cost: Cost = FREE
+    alternatives: tuple[Alternative, ...] = ()
     estimate: Estimate
     weights_bytes: int | None
     adjustments: tuple[Adjustment, ...]

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata, util
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from kinoloom.backends.base import (
     Frames,
@@ -31,6 +31,7 @@ from kinoloom.backends.base import (
 )
 from kinoloom.backends.local import hardware
 from kinoloom.catalog.card import ModelCard
+from kinoloom.catalog.loader import Catalog
 from kinoloom.config import Settings
 from kinoloom.errors import KinoloomError, MissingPackage, ModelBroken
 from kinoloom.weights.places import Located, locate
@@ -57,6 +58,7 @@ class LocalBackend:
     """
 
     name = "local"
+    remote: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -69,6 +71,10 @@ class LocalBackend:
         self._group = group
         self._what_fits = what_fits
         self._state: _State | None = None
+
+    def cards(self, known: Catalog) -> Sequence[ModelCard]:
+        """None beside those that are known: a local model has a card of its own."""
+        return ()
 
     def readiness(self, card: ModelCard) -> Readiness:
         """Whether packages and weights are here; nothing is imported or loaded."""

@@ -1,0 +1,102 @@
+"""Which backends are there, Kinoloom's own and those of other packages?
+
+A package adds one by an entry point of the group ``kinoloom.backends``, whose name is the
+backend's and which leads to a class that is called with the settings; see docs/backends.md. One
+that cannot be loaded is reported and hides no other. Nothing is loaded before it is asked for.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib import import_module, metadata
+
+from kinoloom.backends.base import Backend
+from kinoloom.catalog.card import ModelCard
+from kinoloom.catalog.loader import Catalog
+from kinoloom.config import Settings
+from kinoloom.errors import KinoloomError, MissingPackage, NotFound, nearest_names
+
+GROUP = "kinoloom.backends"
+
+_OWN: Mapping[str, str] = {
+    "local": "kinoloom.backends.local.backend:LocalBackend",
+    "comfyui": "kinoloom.backends.comfyui.backend:ComfyUIBackend",
+    "openai": "kinoloom.backends.openai:OpenAIBackend",
+    "runway": "kinoloom.backends.runway.backend:RunwayBackend",
+    "google": "kinoloom.backends.google.backend:GoogleBackend",
+    "replicate": "kinoloom.backends.replicate.backend:ReplicateBackend",
+}
+
+_lock = threading.Lock()
+_made: dict[tuple[str, Settings], Backend] = {}
+
+
+def names() -> tuple[str, ...]:
+    """Every backend's name, our own first."""
+    return (*_OWN, *sorted(_others()))
+
+
+def backend(name: str, settings: Settings) -> Backend:
+    """The backend of that name; the same object for the same settings.
+
+    Raises NotFound for a name that there is not, MissingPackage for one that cannot be loaded.
+    """
+    known = (name, settings)
+    with _lock:
+        if known not in _made:
+            _made[known] = _class(name)(settings)
+        return _made[known]
+
+
+def cards(known: Catalog, settings: Settings) -> Iterator[ModelCard]:
+    """The models that the backends bring beside the known ones; `known` may hold others of theirs.
+
+    A backend that cannot be loaded brings none; its readiness says why.
+    """
+    for name in names():
+        if name == "local" or (name in _OWN and not _configured(name, settings)):
+            continue  # nothing to bring, so nothing to load
+        try:
+            yield from backend(name, settings).cards(known)
+        except KinoloomError:
+            continue
+
+
+def _configured(name: str, settings: Settings) -> bool:
+    """Whether the settings say anything from which one of our own backends makes cards."""
+    own = settings.backends
+    return (
+        bool(own.openai) if name == "openai" else name == "comfyui" and bool(own.comfyui.workflows)
+    )
+
+
+def _class(name: str) -> type:
+    if name in _OWN:
+        module, _, attribute = _OWN[name].partition(":")
+        found: type = getattr(import_module(module), attribute)
+        return found
+    entry = _others().get(name)
+    if entry is None:
+        near = nearest_names(name, names(), count=1)
+        raise NotFound(
+            f"There is no backend {name!r}.",
+            cause=f"There are: {', '.join(names())}.",
+            hints=[*(f"Did you mean {n}?" for n in near), "See all: kinoloom backends"],
+        )
+    try:
+        loaded: type = entry.load()
+    except Exception as error:  # whatever another package's code does when it is imported
+        raise MissingPackage(
+            f"The backend {name} cannot be loaded.",
+            cause=f"{entry.value}: {type(error).__name__}: {error}",
+            hints=[f"Install or repair the package {entry.dist.name if entry.dist else name}."],
+        ) from error
+    return loaded
+
+
+@cache
+def _others() -> dict[str, metadata.EntryPoint]:
+    found = metadata.entry_points(group=GROUP)
+    return {entry.name: entry for entry in found if entry.name not in _OWN}

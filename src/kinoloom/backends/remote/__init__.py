@@ -1,0 +1,1 @@
+"""What do the backends that work elsewhere have in common?"""
