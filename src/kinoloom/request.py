@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -23,6 +24,7 @@ from kinoloom.request_checks import (
     MAX_FPS,
     MAX_FRAMES,
     MAX_GUIDANCE,
+    MAX_MONEY,
     MAX_PROMPT,
     MAX_SEED,
     MAX_SIDE,
@@ -49,7 +51,7 @@ class VideoRequest(BaseModel):
     Fields:
         prompt: up to 2000 characters; may be empty only with an image or a video.
         negative: what should not be seen; only models with guidance use it.
-        model, backend: ids; None lets the planner choose.
+        model, backend: ids; None lets the planner choose, and "auto" among all that there are.
         tier: how much work to spend; `auto` fits the steps to the prompt.
         size: width and height in pixels; also "512x320" or "720p".
         frames or duration: the length as frames or as seconds, not both.
@@ -64,6 +66,11 @@ class VideoRequest(BaseModel):
         preset: a few-step preset of the model.
         acceleration: what may change the frames for speed: nothing, a little, more.
         candidates: takes to make, of which the best by quality is kept; the first has `seed`.
+        audio: whether the clip has sound, where the model lets one choose; None: the cheaper.
+        max_cost: the most that the clip may cost, in the currency of the model's price.
+        unknown_price: the explicit yes to a model whose price nobody here knows.
+        fallback, reword: whether another backend is tried when one fails, and other words when a
+            service rejects them; None: as the settings say.
         cache: `bypass` renders anew what was rendered before.
         format, output: what the result is written as, and where.
     """
@@ -98,6 +105,11 @@ class VideoRequest(BaseModel):
     preset: str | None = None
     acceleration: Level = "lossless"
     candidates: int = Field(default=1, ge=1, le=MAX_CANDIDATES)
+    audio: bool | None = None
+    max_cost: Decimal | None = Field(default=None, ge=0, le=MAX_MONEY)
+    unknown_price: bool = False
+    fallback: bool | None = None
+    reword: bool | None = None
     cache: Caching = "use"
     format: Format = "mp4"
     output: Path | None = None
@@ -212,6 +224,11 @@ _CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "preset": check.name,
     "acceleration": check.choice(get_args(Level)),
     "candidates": check.whole(1, MAX_CANDIDATES),
+    "audio": check.yes_or_no,
+    "max_cost": check.money,
+    "unknown_price": check.yes_or_no,
+    "fallback": check.yes_or_no,
+    "reword": check.yes_or_no,
     "cache": check.choice(get_args(Caching)),
     "format": check.choice(get_args(Format)),
     "output": check.path,
@@ -220,5 +237,5 @@ _SEVERAL = frozenset({"references", "keyframes", "loras"})
 _OPTIONAL = (
     frozenset(_CHECKS)
     - _SEVERAL
-    - {"prompt", "tier", "format", "acceleration", "candidates", "cache"}
+    - {"prompt", "tier", "format", "acceleration", "candidates", "cache", "unknown_price"}
 )

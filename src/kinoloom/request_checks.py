@@ -12,6 +12,7 @@ import operator
 import re
 import unicodedata
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ MAX_CANDIDATES = 16
 MAX_REFERENCES = 8
 MAX_KEYFRAMES = 32
 MAX_LORAS = 8
+MAX_MONEY = Decimal(1_000_000)
 MAX_SEED = 2**63 - 1
 """The largest seed that torch.Generator.manual_seed takes as a positive number."""
 
@@ -164,6 +166,32 @@ def number(low: float, high: float, unit: str = "") -> Callable[[Any], float]:
         return nearest
 
     return check
+
+
+def yes_or_no(value: Any) -> bool:
+    """True or false, nothing that only reads as one."""
+    if isinstance(value, bool):
+        return value
+    near = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+    raise Wrong("true or false", near.get(str(value)[:8].lower()))
+
+
+def money(value: Any) -> Decimal:
+    """An amount of money from a number or its text, exact to a millionth."""
+    allowed = f"an amount from 0 to {MAX_MONEY}, such as 2.50"
+    if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
+        raise Wrong(allowed)
+    try:
+        amount = Decimal(str(value)[:40])
+        exact = amount.quantize(Decimal("0.000001"))
+    except ArithmeticError:
+        raise Wrong(allowed) from None
+    if not exact.is_finite() or not 0 <= exact <= MAX_MONEY:
+        raise Wrong(allowed)
+    # A float is no exact decimal, and nobody means its last digits.
+    if exact != amount and not isinstance(value, float):
+        raise Wrong("an amount with at most six decimals", str(exact))
+    return Decimal(f"{exact:f}".rstrip("0").rstrip("."))
 
 
 def size(value: Any) -> tuple[int, int]:

@@ -7,10 +7,12 @@ that cannot be loaded is reported and hides no other. Nothing is loaded before i
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib import import_module, metadata
+from typing import Any
 
 from kinoloom.backends.base import Backend
 from kinoloom.catalog.card import ModelCard
@@ -28,6 +30,13 @@ _OWN: Mapping[str, str] = {
     "google": "kinoloom.backends.google.backend:GoogleBackend",
     "replicate": "kinoloom.backends.replicate.backend:ReplicateBackend",
 }
+
+KEY_VARIABLES: Mapping[str, tuple[str, ...]] = {
+    "runway": ("RUNWAYML_API_SECRET",),
+    "google": ("GOOGLE_API_KEY", "GEMINI_API_KEY", "GOOGLE_CLOUD_PROJECT"),
+    "replicate": ("REPLICATE_API_TOKEN",),
+}
+"""The variables in which the services' own programs look for a key, or a project."""
 
 _lock = threading.Lock()
 _made: dict[tuple[str, Settings], Backend] = {}
@@ -56,20 +65,30 @@ def cards(known: Catalog, settings: Settings) -> Iterator[ModelCard]:
     A backend that cannot be loaded brings none; its readiness says why.
     """
     for name in names():
-        if name == "local" or (name in _OWN and not _configured(name, settings)):
-            continue  # nothing to bring, so nothing to load
+        if name in ("local", "runway", "google") or not usable(name, settings):
+            continue  # it brings none, or nothing is set from which it could make any
         try:
             yield from backend(name, settings).cards(known)
         except KinoloomError:
             continue
 
 
-def _configured(name: str, settings: Settings) -> bool:
-    """Whether the settings say anything from which one of our own backends makes cards."""
+def usable(name: str, settings: Settings) -> bool:
+    """Whether anything is set without which a backend can do nothing: a server, a key.
+
+    Nothing is loaded for it. Of another package's backend only that package knows: True.
+    """
     own = settings.backends
-    return (
-        bool(own.openai) if name == "openai" else name == "comfyui" and bool(own.comfyui.workflows)
-    )
+    found: dict[str, Any] = {
+        "comfyui": own.comfyui.servers,
+        "openai": own.openai,
+        "runway": own.runway.api_key,
+        "google": own.google.api_key or own.google.project,
+        "replicate": own.replicate.api_key,
+    }
+    if name not in found:
+        return True
+    return bool(found[name]) or any(os.environ.get(v) for v in KEY_VARIABLES.get(name, ()))
 
 
 def _class(name: str) -> type:

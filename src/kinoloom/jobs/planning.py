@@ -17,13 +17,14 @@ from kinoloom.errors import KinoloomError
 from kinoloom.request import VideoRequest
 
 if TYPE_CHECKING:
-    from kinoloom.backends.base import Backend, Placement, Renderer
+    from kinoloom.backends.base import Backend, Placement, Readiness, Renderer
     from kinoloom.backends.local.parallel import Group
+    from kinoloom.catalog.card import ModelCard
     from kinoloom.catalog.loader import Catalog
     from kinoloom.planner.estimate import Measurement
     from kinoloom.planner.inputs import Inputs
+    from kinoloom.planner.outlook import Machine
     from kinoloom.planner.plan import Plan
-    from kinoloom.planner.resolve import Machine
     from kinoloom.request import Level
     from kinoloom.store.store import Store
 
@@ -91,13 +92,24 @@ def plan_request(
         inputs=inputs,
         # Asked for more than once, and nothing is rendered meanwhile.
         measurements=cache(lambda model, device: measurements_of(store, model, device)),
+        readiness=lambda card: readiness_of(card, settings),
     )
+
+
+def readiness_of(card: ModelCard, settings: Settings) -> Readiness:
+    """Whether a model can run now; of a backend that cannot be loaded, why."""
+    from kinoloom.backends.base import Readiness
+
+    try:
+        return backend_for(card.backend, settings).readiness(card)
+    except KinoloomError as error:
+        return Readiness(False, (error.message,), error.hints)
 
 
 def machine_of(settings: Settings) -> Machine:
     """The device that the settings choose, and the memory that is free for a render now."""
     from kinoloom.backends.local import hardware
-    from kinoloom.planner.resolve import Machine
+    from kinoloom.planner.outlook import Machine
 
     device = hardware.device_label(settings.device)
     if (group := join_others()) is not None:

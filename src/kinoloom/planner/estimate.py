@@ -140,6 +140,17 @@ def estimate(
     )
 
 
+def estimate_elsewhere(seconds: Sequence[float]) -> Estimate:
+    """How long a clip takes at a service, from the seconds that its last ones took."""
+    if not seconds:
+        basis = "not made there before"
+        return Estimate(seconds=None, low=None, high=None, source="unknown", basis=basis)
+    basis = f"the last {len(seconds)} there" if len(seconds) > 1 else "the last one there"
+    return Estimate(
+        seconds=median(seconds), low=min(seconds), high=max(seconds), source="measured", basis=basis
+    )
+
+
 def _sane(m: Measurement) -> bool:
     whole = m.width > 0 and m.height > 0 and m.frames > 0
     times = (m.seconds_per_step, m.overhead)

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from kinoloom.catalog.card import ModelCard
 from kinoloom.catalog.speed import PresetLora
 from kinoloom.config import Settings
-from kinoloom.errors import ModelNotFound
+from kinoloom.errors import InvalidRequest, ModelNotFound, Problem
 from kinoloom.lora_request import LoraRequest
 from kinoloom.planner.weights import file_identity
 from kinoloom.weights.loras import check_lora
@@ -70,6 +70,27 @@ def plan_loras(
     for planned in found:
         check_lora(planned.path, *_denoisers(located, planned.component))
     return tuple(found)
+
+
+def name_loras(asked: Iterable[LoraRequest], card: ModelCard) -> tuple[PlannedLora, ...]:
+    """LoRAs that lie on another server, which are known by their names alone.
+
+    Raises InvalidRequest where the model elsewhere takes none (`remote.settings.loras`).
+    """
+    loras = tuple(asked)
+    if loras and (card.remote is None or not card.remote.settings.get("loras")):
+        allowed = f"none with {card.id}"
+        raise InvalidRequest([Problem("loras", ", ".join(x.name for x in loras), allowed)])
+    return tuple(
+        PlannedLora(
+            name=lora.name,
+            path=Path(lora.name),
+            digest=lora.name,
+            weight=lora.weight,
+            component="model",
+        )
+        for lora in loras
+    )
 
 
 def _components(path: Path, card: ModelCard) -> list[str]:

@@ -1,35 +1,46 @@
 """How does a request become a plan?
 
-`plan` settles one thing after another: model, backend, inputs, frame rate, size, length, steps,
-guidance, words, seed, LoRAs, memory, speed. Where the model cannot do what was asked, the nearest
-thing that it can do is planned and said; only what has no sensible nearest value is refused.
+`plan` settles one thing after another: model and backend, inputs, frame rate, size, length, steps,
+guidance, words, seed, sound, cost, and for what renders here LoRAs, memory and speed. Where the
+model cannot do what was asked, the nearest thing that it can do is planned and said; only what has
+no sensible nearest value is refused.
 """
 
 from __future__ import annotations
 
 import datetime
 import secrets
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
-from kinoloom.catalog.card import InputName, ModelCard
+from kinoloom.backends.base import Speed
+from kinoloom.catalog.card import ModelCard
 from kinoloom.catalog.loader import Catalog
 from kinoloom.config import Settings
-from kinoloom.errors import InvalidRequest, ModelBroken, ModelNotFound, Problem
+from kinoloom.errors import (
+    InvalidRequest,
+    ModelBroken,
+    ModelNotFound,
+    Problem,
+)
 from kinoloom.planner.acceleration import resolve_speed
 from kinoloom.planner.complexity import complexity
-from kinoloom.planner.estimate import Measurements, estimate
+from kinoloom.planner.cost import cost_of
+from kinoloom.planner.estimate import Estimate, Measurements, estimate, estimate_elsewhere
 from kinoloom.planner.inputs import Inputs, probe_inputs
 from kinoloom.planner.key import recipe_key, seeded_key
-from kinoloom.planner.loras import plan_loras
+from kinoloom.planner.loras import PlannedLora, name_loras, plan_loras
 from kinoloom.planner.memory import MemoryPlan, plan_memory
-from kinoloom.planner.peak import Kind, kind_of
+from kinoloom.planner.outlook import Draft, Durations, Machine, Readinesses
 from kinoloom.planner.plan import Plan
-from kinoloom.planner.presets import choose_preset
+from kinoloom.planner.presets import PresetChoice, choose_preset
+from kinoloom.planner.routing import alternatives, choose, missing_inputs, note_dates
 from kinoloom.planner.settle import (
-    TASK_WORDS,
     Notes,
+    check_prompt,
+    settle_audio,
     settle_context,
     settle_fps,
     settle_frames,
@@ -39,32 +50,8 @@ from kinoloom.planner.settle import (
 )
 from kinoloom.planner.steps import choose_steps
 from kinoloom.planner.vocabulary import vocabulary_warnings
-from kinoloom.request import Task, VideoRequest
+from kinoloom.request import VideoRequest
 from kinoloom.weights.places import Located, locate
-
-_SHOWN = 5
-"""Models that an error names; there are dozens."""
-
-_NOTICE_BEFORE_RETIREMENT = datetime.timedelta(days=60)
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Where a plan will run: the device as its measurements are recorded, and its free memory.
-
-    `free` bytes of the device and `ram` of main memory count what this process would give back;
-    None where they are not known. `dtype_bytes` is the width of the numbers computed with.
-    """
-
-    device: str
-    free: int | None = None
-    ram: int | None = None
-    dtype_bytes: int = 4
-
-    @property
-    def kind(self) -> Kind:
-        """The kind of device."""
-        return kind_of(self.device)
 
 
 def draw_seed() -> int:
@@ -82,23 +69,33 @@ def plan(
     inputs: Inputs | None = None,
     rng: Callable[[], int] = draw_seed,
     today: datetime.date | None = None,
+    readiness: Readinesses | None = None,
+    durations: Durations | None = None,
 ) -> Plan:
     """What exactly will run for a request.
 
-    `settings` name the default model, the places of weights and the memory budget. `inputs` are
-    probed here unless they are given. `rng` draws a seed when the request has none.
+    `settings` name the default model, the places of weights, the memory budget, and what may be
+    spent. `inputs` are probed here unless they are given. `rng` draws a seed when the request has
+    none. Without `readiness` every model counts as ready.
 
-    Raises ModelNotFound for an unknown model or LoRA, InvalidRequest for what the model has not
-    (backend, task, input, preset, acceleration), InvalidMedia for inputs that cannot be used,
-    InsufficientMemory when nothing fits.
+    Raises ModelNotFound for an unknown model or LoRA, or when none is ready; InvalidRequest for
+    what the model has not (backend, task, input, preset, acceleration), ProviderRetired,
+    InvalidMedia for inputs that cannot be used, InsufficientMemory when nothing fits. That it may
+    cost too much is `consent.check_consent`'s to say: a plan of it can be looked at.
     """
     notes = Notes()
-    card = _choose_model(request, catalog, settings.default_model, notes)
-    backend = _choose_backend(request, card, notes)
-    _check_dates_and_places(card, today or datetime.date.today(), notes)
+    day = today or datetime.date.today()
+    # Not before they are needed: a mistake in the words is told before any file is read.
+    media = cache(lambda: inputs if inputs is not None else probe_inputs(request))
+    outlook = Draft(request, settings, machine, media, readiness, durations, measurements)
+    route = choose(request, catalog, settings, outlook, day)
+    card = route.card
+    notes.reasons.extend(route.reasons)
+    note_dates(card, day, notes)
     _check_inputs(request, card, catalog)
+    check_prompt(request, card)
     preset = choose_preset(card, request.preset, steps=request.steps, guidance=request.guidance)
-    found = inputs if inputs is not None else probe_inputs(request)
+    found = media()
 
     fps = settle_fps(request, card, found, notes)
     size = settle_size(request, card, found, notes)
@@ -115,6 +112,10 @@ def plan(
         steps, guidance = preset.steps, preset.guidance
         notes.adjustments.extend(preset.adjustments)
         notes.reasons.append(preset.why)
+    elif card.steps.maximum == 0:
+        steps, guidance = 0, settle_guidance(request, card, notes)
+        if request.steps:
+            notes.adjust("steps", request.steps, None, f"{card.title} lets nobody choose them")
     else:
         choice = choose_steps(request.steps, request.tier, card.steps, difficulty)
         steps = choice.steps
@@ -127,6 +128,105 @@ def plan(
     notes.warnings.extend(vocabulary_warnings(request.prompt, negative, card))
     seed = _settle_seed(request, rng, notes)
 
+    audio = settle_audio(request, card, notes)
+    if card.remote is None:
+        place = _here(
+            request,
+            card,
+            preset,
+            machine,
+            settings,
+            measurements,
+            catalog,
+            notes,
+            steps=steps,
+            guidance=guidance,
+            size=size,
+            frames=frames,
+        )
+    else:
+        place = _elsewhere(request, card, readiness, durations, notes)
+    cost = cost_of(card, fps=fps, audio=audio, takes=request.candidates, size=size, frames=frames)
+    if not cost.free:
+        notes.reasons.append(f"cost {cost}: {cost.basis}")
+
+    deciding: dict[str, Any] = {
+        "task": request.task,
+        "prompt": request.prompt,
+        "negative": negative,
+        "width": size[0],
+        "height": size[1],
+        "frames": frames,
+        "context_frames": context,
+        "fps": fps,
+        "steps": steps,
+        "guidance": guidance,
+        "shift": preset.shift if preset and preset.shift is not None else card.shift,
+        "timesteps": preset.timesteps if preset else None,
+        "scheduler": preset.scheduler if preset and preset.scheduler else card.scheduler,
+        "loras": place.loras,
+        "speed": place.speed,
+        "inputs": found,
+    }
+    memory = place.memory
+    fp8, tiling = memory is not None and memory.placement == "fp8", bool(memory and memory.tiling)
+    if card.remote is not None:  # here the model alone decides about sound
+        deciding["audio"] = audio
+    recipe = recipe_key(card, place.located, fp8=fp8, tiling=tiling, **deciding)
+    deciding["audio"] = audio
+    return Plan(
+        **deciding,
+        seed=seed,
+        candidates=request.candidates,
+        request=request,
+        model=card.id,
+        backend=card.backend,
+        remote=card.remote is not None,
+        device=place.device,
+        preset=request.preset,
+        memory=memory,
+        cost=cost,
+        alternatives=alternatives(request, card, catalog, settings, outlook, day),
+        tier=request.tier,
+        complexity=difficulty,
+        estimate=place.estimate,
+        weights_bytes=card.memory.total if card.memory is not None else None,
+        adjustments=tuple(notes.adjustments),
+        warnings=tuple(notes.warnings),
+        reasons=tuple(notes.reasons),
+        recipe=recipe,
+        key=seeded_key(recipe, seed),
+    )
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a plan runs, and all that follows from it."""
+
+    device: str
+    estimate: Estimate
+    located: Located | None = None
+    loras: tuple[PlannedLora, ...] = ()
+    memory: MemoryPlan | None = None
+    speed: Speed = field(default_factory=Speed)
+
+
+def _here(
+    request: VideoRequest,
+    card: ModelCard,
+    preset: PresetChoice | None,
+    machine: Machine,
+    settings: Settings,
+    measurements: Measurements | None,
+    catalog: Catalog,
+    notes: Notes,
+    *,
+    size: tuple[int, int],
+    frames: int,
+    steps: int,
+    guidance: float,
+) -> _Place:
+    """On this machine: LoRAs, memory and speed."""
     located = _located(card, settings)
     loras = plan_loras(request.loras, preset.loras if preset else (), card, located, settings)
     memory = _settle_memory(request, card, size, frames, machine, settings, measurements, catalog)
@@ -143,131 +243,52 @@ def plan(
         takes=request.candidates,
     )
     notes.reasons.extend(why)
-
-    deciding: dict[str, Any] = {
-        "task": request.task,
-        "prompt": request.prompt,
-        "negative": negative,
-        "width": size[0],
-        "height": size[1],
-        "frames": frames,
-        "context_frames": context,
-        "fps": fps,
-        "steps": steps,
-        "guidance": guidance,
-        "shift": preset.shift if preset and preset.shift is not None else card.shift,
-        "timesteps": preset.timesteps if preset else None,
-        "scheduler": preset.scheduler if preset and preset.scheduler else card.scheduler,
-        "loras": loras,
-        "speed": speed,
-        "inputs": found,
-    }
-    fp8, tiling = memory.placement == "fp8", memory.tiling
-    recipe = recipe_key(card, located, fp8=fp8, tiling=tiling, **deciding)
-    return Plan(
-        **deciding,
-        seed=seed,
-        candidates=request.candidates,
-        request=request,
-        model=card.id,
-        backend=backend,
+    expected = estimate(
+        card,
         device=machine.device,
-        preset=request.preset,
-        memory=memory,
-        tier=request.tier,
-        complexity=difficulty,
-        estimate=estimate(
-            card,
-            device=machine.device,
-            size=size,
-            frames=frames,
-            steps=steps,
-            guidance=guidance,
-            measurements=measurements,
-            placement=memory.placement,
-            acceleration=request.acceleration,
-        ),
-        weights_bytes=card.memory.total if card.memory is not None else None,
-        adjustments=tuple(notes.adjustments),
-        warnings=tuple(notes.warnings),
-        reasons=tuple(notes.reasons),
-        recipe=recipe,
-        key=seeded_key(recipe, seed),
+        size=size,
+        frames=frames,
+        steps=steps,
+        guidance=guidance,
+        measurements=measurements,
+        placement=memory.placement,
+        acceleration=request.acceleration,
     )
+    return _Place(machine.device, expected, located, loras, memory, speed)
 
 
-def _choose_model(
-    request: VideoRequest, catalog: Catalog, default_model: str, notes: Notes
-) -> ModelCard:
-    card = catalog.get(request.model or default_model)
-    task = request.task
-    if task not in card.pipelines:
-        raise InvalidRequest(
-            [Problem("model", card.id, *_able(card, catalog.doing(task), default_model, task))],
-            message=f"{card.title} cannot do {TASK_WORDS[task]}.",
-            hints=[f"It can do: {', '.join(TASK_WORDS[t] for t in card.tasks)}."],
-        )
-    how = "as asked" if request.model else "the default model"
-    notes.reasons.append(f"model {card.id}: {how}; it can do {TASK_WORDS[task]}")
-    return card
-
-
-def _able(
-    card: ModelCard, others: Sequence[ModelCard], default_model: str, task: Task
-) -> tuple[str, str | None]:
-    """Which models can do a task, in words, and the one to take: the default, else a relative."""
-    first = sorted(others, key=lambda c: (c.id != default_model, c.family != card.family, c.id))
-    names = ", ".join(c.id for c in first[:_SHOWN]) or "none is known"
-    if len(first) > _SHOWN:
-        names += f" and {len(first) - _SHOWN} more (kinoloom models list --task {task})"
-    allowed = f"a model that can do {TASK_WORDS[task]}: {names}"
-    return allowed, first[0].id if first else None
-
-
-def _choose_backend(request: VideoRequest, card: ModelCard, notes: Notes) -> str:
-    if request.backend is not None and request.backend != card.backend:
-        allowed = f"the backend that runs {card.id}: {card.backend}"
-        raise InvalidRequest([Problem("backend", request.backend, allowed, card.backend)])
-    how = "as asked" if request.backend else "the one that runs this model"
-    notes.reasons.append(f"backend {card.backend}: {how}")
-    return card.backend
-
-
-def _check_dates_and_places(card: ModelCard, today: datetime.date, notes: Notes) -> None:
-    if card.retirement is not None:
-        if card.retirement <= today:
-            notes.warnings.append(f"{card.title} was retired on {card.retirement.isoformat()}.")
-        elif card.retirement - today <= _NOTICE_BEFORE_RETIREMENT:
-            notes.warnings.append(f"{card.title} will be retired on {card.retirement.isoformat()}.")
-    if card.licence.territory != "worldwide":
+def _elsewhere(
+    request: VideoRequest,
+    card: ModelCard,
+    readiness: Readinesses | None,
+    durations: Durations | None,
+    notes: Notes,
+) -> _Place:
+    """On another backend, which sees to memory and speed itself."""
+    if request.acceleration != "lossless":
+        notes.adjust("acceleration", request.acceleration, None, f"{card.title} runs elsewhere")
+    if readiness is not None and not (ready := readiness(card)).ready:
         notes.warnings.append(
-            f"The licence of {card.title} ({card.licence.id}) is limited by territory:"
-            f" {card.licence.territory}."
+            f"{card.id} is not ready: {'; '.join((*ready.reasons, *ready.hints))}"
         )
+    expected = estimate_elsewhere(durations(card.backend, card.id) if durations else ())
+    return _Place(card.backend, expected, loras=name_loras(request.loras, card))
 
 
 def _check_inputs(request: VideoRequest, card: ModelCard, catalog: Catalog) -> None:
     """Raise InvalidRequest when the request gives something that the model does not take."""
-    taken = card.pipelines[request.task].inputs
-    given: dict[InputName, bool] = {
-        "references": bool(request.references),
-        "keyframes": bool(request.keyframes),
-    }
     problems = []
-    for name, there in given.items():
-        if there and name not in taken:
-            able = [
-                c.id
-                for c in catalog.doing(request.task)
-                if name in c.pipelines[request.task].inputs
-            ]
-            problems.append(
-                Problem(
-                    name,
-                    len(getattr(request, name)),
-                    f"none with {card.id}; a model that takes {name}: {', '.join(able) or 'none'}",
-                )
+    for name in missing_inputs(card, request):
+        able = [
+            c.id for c in catalog.doing(request.task) if name in c.pipelines[request.task].inputs
+        ]
+        problems.append(
+            Problem(
+                name,
+                len(getattr(request, name)),
+                f"none with {card.id}; a model that takes {name}: {', '.join(able) or 'none'}",
             )
+        )
     if problems:
         raise InvalidRequest(problems)
 

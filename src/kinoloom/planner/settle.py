@@ -191,6 +191,9 @@ def settle_guidance(request: VideoRequest, card: ModelCard, notes: Notes) -> flo
     """The guidance scale."""
     if request.guidance is None:
         return card.guidance.default
+    if card.guidance.maximum == 0:
+        notes.adjust("guidance", request.guidance, None, f"{card.title} lets nobody choose it")
+        return 0.0
     guidance = snap_guidance(request.guidance, card.guidance)
     if guidance != request.guidance:
         rule = card.guidance
@@ -207,11 +210,32 @@ def settle_negative(request: VideoRequest, card: ModelCard, guidance: float, not
         why = f"{card.title} has no negative prompt"
         notes.adjust("negative", request.negative, None, why)
         return ""
-    if guidance <= 1:
+    if guidance <= 1 and card.guidance.maximum > 0:
         why = "a negative prompt works through guidance, which is off at 1 and below"
         notes.adjust("negative", request.negative, None, why)
         return ""
     return request.negative
+
+
+def settle_audio(request: VideoRequest, card: ModelCard, notes: Notes) -> bool:
+    """Whether the clip is asked for with sound; without a wish, where there is a choice, not."""
+    rule = card.remote.audio if card.remote is not None else "always" if card.audio else "never"
+    if rule == "optional":
+        return bool(request.audio)
+    audio = rule == "always"
+    if request.audio not in (None, audio):
+        why = f"{card.title} {'always' if audio else 'never'} makes sound"
+        notes.adjust("audio", str(request.audio).lower(), str(audio).lower(), why)
+    return audio
+
+
+def check_prompt(request: VideoRequest, card: ModelCard) -> None:
+    """Raise InvalidRequest for a prompt that is longer than a service takes."""
+    limit = card.remote.prompt_limit if card.remote is not None else None
+    length = len(request.prompt.encode("utf-16-le")) // 2
+    if limit is not None and length > limit:
+        allowed = f"at most {limit} characters with {card.title}; this has {length}"
+        raise InvalidRequest([Problem("prompt", request.prompt, allowed)])
 
 
 TASK_WORDS: dict[Task, str] = {

@@ -46,6 +46,8 @@ def file_identity(file: Path) -> str:
 def _main(source: Source, place: Path | None) -> str:
     if source.repo is not None:
         return f"{source.repo}@{_revision(source.revision, place)}"
+    if source.service is not None:
+        return f"service:{source.service}"
     own = source.file or source.folder
     return (
         _identity(own) if own is not None and own.exists() else f"missing:{source.package or own}"

@@ -138,7 +138,7 @@ def _options(fields: Mapping[str, Any], settings: Settings) -> tuple[Options, li
         "priority": check.whole(0, MAX_PRIORITY),
         "timeout": check.number(1, MAX_TIMEOUT, " seconds"),
         "webhook": _address,
-        "hold": _switch,
+        "hold": check.yes_or_no,
     }
     found: dict[str, Any] = {}
     problems = []
@@ -171,12 +171,6 @@ def _address(value: Any) -> str:
         usable = False
     if not usable:
         raise check.Wrong(allowed)
-    return value
-
-
-def _switch(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise check.Wrong("true or false")
     return value
 
 

@@ -16,7 +16,8 @@ from kinoloom.errors import InvalidMedia, InvalidRequest, ModelNotFound
 from kinoloom.planner.estimate import Measurement
 from kinoloom.planner.inputs import ImageInput, Inputs, VideoInput
 from kinoloom.planner.plan import Adjustment, Plan
-from kinoloom.planner.resolve import Machine, draw_seed, plan
+from kinoloom.planner.outlook import Machine
+from kinoloom.planner.resolve import draw_seed, plan
 from kinoloom.request import VideoRequest
 
 SPARK = Catalog.load().get("spark")
@@ -325,7 +326,8 @@ def test_planning_from_words_loads_no_heavy_library() -> None:
     code = (
         "import sys\n"
         "from kinoloom.catalog.loader import Catalog\n"
-        "from kinoloom.planner.resolve import Machine, plan\n"
+        "from kinoloom.planner.outlook import Machine\n"
+        "from kinoloom.planner.resolve import plan\n"
         "from kinoloom.request import VideoRequest\n"
         "from kinoloom.config import Settings\n"
         "plan(VideoRequest(prompt='x'), catalog=Catalog.load(), settings=Settings(home='none'),"

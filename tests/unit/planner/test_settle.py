@@ -11,7 +11,8 @@ from kinoloom.config import Settings
 from kinoloom.errors import InvalidMedia, InvalidRequest
 from kinoloom.planner.inputs import ImageInput, Inputs, KeyframeInput, VideoInput
 from kinoloom.planner.plan import Adjustment, Plan
-from kinoloom.planner.resolve import Machine, plan
+from kinoloom.planner.outlook import Machine
+from kinoloom.planner.resolve import plan
 from kinoloom.request import VideoRequest
 
 SPARK = Catalog.load().get("spark")
