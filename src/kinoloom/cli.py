@@ -42,7 +42,9 @@ app.add_typer(keys_app, name="keys")
 
 Prompt = Annotated[str, typer.Argument(help="What to show, in words.")]
 Model = Annotated[str | None, typer.Option(help="Model card, see `kinoloom models list`.")]
-BackendName = Annotated[str | None, typer.Option("--backend", help="What runs the model.")]
+BackendName = Annotated[
+    str | None, typer.Option("--backend", help="What runs it, see `kinoloom backends`; or auto.")
+]
 Tier = Annotated[str | None, typer.Option(help="preview, standard, premium or auto.")]
 Size = Annotated[str | None, typer.Option(help="WIDTHxHEIGHT or a name such as 720p.")]
 Frames = Annotated[int | None, typer.Option(help="Length in frames.")]
@@ -77,6 +79,21 @@ Acceleration = Annotated[
 Candidates = Annotated[int | None, typer.Option(help="Takes to make; the best is kept.")]
 Cache = Annotated[
     str | None, typer.Option(help="use (a clip made before) or bypass (render it anew).")
+]
+Audio = Annotated[
+    bool | None, typer.Option("--audio/--no-audio", help="Sound, where there is a choice.")
+]
+MaxCost = Annotated[str | None, typer.Option(help="The most that the clip may cost, such as 2.50.")]
+UnknownPrice = Annotated[
+    bool, typer.Option("--unknown-price", help="Yes to a model whose price is not known.")
+]
+Fallback = Annotated[
+    bool | None,
+    typer.Option("--fallback/--no-fallback", help="Try another backend when one fails."),
+]
+Reword = Annotated[
+    bool | None,
+    typer.Option("--reword/--no-reword", help="Try words that a service rejects in other words."),
 ]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="File or folder to write.")]
 Format = Annotated[
@@ -124,6 +141,11 @@ def generate(
     preset: Preset = None,
     acceleration: Acceleration = None,
     candidates: Candidates = None,
+    audio: Audio = None,
+    max_cost: MaxCost = None,
+    unknown_price: UnknownPrice = False,
+    fallback: Fallback = None,
+    reword: Reword = None,
     cache: Cache = None,
     output: Output = None,
     format_: Format = None,
@@ -162,6 +184,11 @@ def generate(
         "preset": preset,
         "acceleration": acceleration,
         "candidates": candidates,
+        "audio": audio,
+        "max_cost": max_cost,
+        "unknown_price": unknown_price or None,
+        "fallback": fallback,
+        "reword": reword,
         "cache": cache,
         "output": output,
         "format": format_,
@@ -201,6 +228,10 @@ def batch(
     preset: Preset = None,
     acceleration: Acceleration = None,
     candidates: Candidates = None,
+    backend: BackendName = None,
+    audio: Audio = None,
+    max_cost: MaxCost = None,
+    unknown_price: UnknownPrice = False,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder to write to.")
     ] = None,
@@ -228,6 +259,10 @@ def batch(
         "preset": preset,
         "acceleration": acceleration,
         "candidates": candidates,
+        "backend": backend,
+        "audio": audio,
+        "max_cost": max_cost,
+        "unknown_price": unknown_price or None,
         "output": output,
         "format": format_,
     }
@@ -271,6 +306,11 @@ def plan(
     preset: Preset = None,
     acceleration: Acceleration = None,
     candidates: Candidates = None,
+    audio: Audio = None,
+    max_cost: MaxCost = None,
+    unknown_price: UnknownPrice = False,
+    fallback: Fallback = None,
+    reword: Reword = None,
     cache: Cache = None,
     as_json: AsJson = False,
 ) -> None:
@@ -302,6 +342,11 @@ def plan(
             preset=preset,
             acceleration=acceleration,
             candidates=candidates,
+            audio=audio,
+            max_cost=max_cost,
+            unknown_price=unknown_price or None,
+            fallback=fallback,
+            reword=reword,
             cache=cache,
         )
         resolved = api.plan_request(request, settings_now())

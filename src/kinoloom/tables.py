@@ -15,6 +15,7 @@ from kinoloom.terminal import duration, harmless, plan_line, plan_notes, scores_
 
 if TYPE_CHECKING:
     from kinoloom.doctor import Check
+    from kinoloom.planner.cost import Cost
     from kinoloom.planner.plan import Plan
     from kinoloom.quality.score import Scores
     from kinoloom.store.events import JobEvent
@@ -32,6 +33,10 @@ def show_plan(plan: Plan) -> None:
     if estimate.seconds is not None and estimate.low is not None and estimate.high is not None:
         low, high = duration(estimate.low), duration(estimate.high)
         write(f"time: {duration(estimate.seconds)}, from {low} to {high}; from {estimate.basis}")
+    if plan.remote:
+        write(f"cost: {plan.cost}; {plan.cost.basis}{_who_says(plan.cost)}")
+    for other in plan.alternatives:
+        write(f"if it fails: {other.model} on {other.backend} ({other.why})")
     complexity = plan.complexity
     write(f"prompt: {complexity.level.replace('_', ' ')}, {complexity.score:.2f} of 1")
     rows = [
@@ -42,6 +47,14 @@ def show_plan(plan: Plan) -> None:
     for line in (*plan_notes(plan), *(f"because {r}" for r in plan.reasons)):
         write(f"- {line}")
     write(f"key: {plan.key}")
+
+
+def _who_says(cost: Cost) -> str:
+    """Where a price stands, and from when it is."""
+    if not cost.source:
+        return ""
+    date = f" of {cost.date.isoformat()}" if cost.date is not None else ""
+    return f"; from {cost.source}{date}" + ("" if cost.verified else ", not the service's own word")
 
 
 def show_settings(file: Path, settings: dict[str, Any]) -> None:

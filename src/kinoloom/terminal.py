@@ -225,10 +225,13 @@ def plan_line(plan: Plan) -> str:
     """The plan in one line."""
     known = plan.estimate.seconds
     took = "time unknown" if known is None else f"about {duration(known)} ({plan.estimate.source})"
+    sampled = f", {plan.steps} steps, guidance {plan.guidance:g}" if plan.steps else ""
+    costs = f"; {plan.cost}" if plan.remote else ""
+    if plan.cost.amount is None:
+        costs = "; price unknown"
     return (
         f"{plan.task} with {plan.model} on {plan.device}: {plan.width}x{plan.height},"
-        f" {plan.frames} frames at {plan.fps:g} fps, {plan.steps} steps,"
-        f" guidance {plan.guidance:g}, seed {plan.seed}; {took}"
+        f" {plan.frames} frames at {plan.fps:g} fps{sampled}, seed {plan.seed}; {took}{costs}"
     )
 
 

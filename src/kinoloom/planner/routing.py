@@ -78,7 +78,7 @@ def choose(
     task = request.task
     named = request.model or settings.default_model
     if request.model is None and request.backend not in (None, AUTO):
-        card = catalog.get(named) if named != AUTO else None
+        card = catalog.get(named) if named in catalog else None
         if card is None or card.backend != request.backend or task not in card.pipelines:
             return _best(request, catalog, settings, outlook, today)
         return Route(card, _named(card, task, "the default model"))

@@ -15,8 +15,8 @@ from kinoloom.config import Settings
 from kinoloom.errors import InvalidMedia, InvalidRequest, ModelNotFound
 from kinoloom.planner.estimate import Measurement
 from kinoloom.planner.inputs import ImageInput, Inputs, VideoInput
-from kinoloom.planner.plan import Adjustment, Plan
 from kinoloom.planner.outlook import Machine
+from kinoloom.planner.plan import Adjustment, Plan
 from kinoloom.planner.resolve import draw_seed, plan
 from kinoloom.request import VideoRequest
 

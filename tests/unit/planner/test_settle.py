@@ -10,8 +10,8 @@ from kinoloom.catalog.loader import Catalog
 from kinoloom.config import Settings
 from kinoloom.errors import InvalidMedia, InvalidRequest
 from kinoloom.planner.inputs import ImageInput, Inputs, KeyframeInput, VideoInput
-from kinoloom.planner.plan import Adjustment, Plan
 from kinoloom.planner.outlook import Machine
+from kinoloom.planner.plan import Adjustment, Plan
 from kinoloom.planner.resolve import plan
 from kinoloom.request import VideoRequest
 
