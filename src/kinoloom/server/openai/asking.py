@@ -56,13 +56,23 @@ _THEIRS: Mapping[str, tuple[str, _Read]] = {
 }
 """Kinoloom's field for each parameter of the API, and how its value is read."""
 
-_OURS: Mapping[str, tuple[str, _Read]] = {
-    name: (name, _same)
-    for name in ("backend", "tier", "preset", "acceleration", "cache", "format", "loras")
-} | {name: (name, _number) for name in ("candidates", *OPTIONS)}
+_OURS: Mapping[_Read, tuple[str, ...]] = {
+    _same: (
+        "backend",
+        "tier",
+        "preset",
+        "acceleration",
+        "cache",
+        "format",
+        "loras",
+        "max_cost",
+    ),
+    _number: ("candidates", *(name for name in OPTIONS if name != "hold")),
+    _switch: ("audio", "unknown_price", "fallback", "reword", "hold"),
+}
 """What the API has no word for keeps Kinoloom's."""
 
-_FIELDS = {**_THEIRS, **_OURS, "hold": ("hold", _switch)}
+_FIELDS = {**_THEIRS, **{n: (n, read) for read, names in _OURS.items() for n in names}}
 _BACK = {ours: theirs for theirs, (ours, _) in _THEIRS.items()} | {"image": "input_reference"}
 _SIDES = ("width", "height")
 _EXTRA = "extra_params"
