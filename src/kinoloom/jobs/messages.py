@@ -49,6 +49,7 @@ def error_from(data: Mapping[str, Any]) -> KinoloomError:
         ]
         error = InvalidRequest(found, message=message, hints=hints)
         error.cause = str(data.get("cause", ""))  # of a broken card, which has no such problems
+        error.details = dict(data.get("details") or {})
         return error
     cause, details = str(data.get("cause", "")), data.get("details")
     return error_of(kind, message, cause=cause, hints=hints, details=details)

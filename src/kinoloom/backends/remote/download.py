@@ -24,7 +24,6 @@ MAX_BYTES = 4 * 2**30
 """A minute of 4K in a format for editing is smaller."""
 _TIMEOUT = 60.0
 _REDIRECTS = 5
-_BLOCK = 1 << 20
 _EXPIRED = (401, 403, 404, 410)
 
 
@@ -111,7 +110,7 @@ def _go_on(
                 raise TooLarge(f"The finished video has {whole} bytes; {limit} are taken.")
             size = have if going_on else 0
             with part.open("ab" if going_on else "wb") as file:
-                for block in response.iter_bytes(_BLOCK):
+                for block in response.iter_bytes():  # as it comes, so that none is lost
                     size += len(block)
                     if size > limit:
                         raise TooLarge(f"The finished video has more than {limit} bytes.")

@@ -21,7 +21,7 @@ _SHOWN = 500
 # What a service echoes may hold what was sent: keys, and whole pictures as base64.
 _SECRETS = re.compile(
     r"(?i)(bearer\s+|api[_-]?key[\"'=:\s]+|token[\"'=:\s]+)[\w.~+/=-]{6,}|"
-    r"\b(sk|key|r8|whsec|kl)_[\w-]{6,}|\bAIza[\w-]{20,}|(data:[\w/+.-]+;base64,)?[A-Za-z0-9+/]{200,}={0,2}"
+    r"\b(sk|key|r8|whsec|kl)[_-][\w-]{6,}|\bAIza[\w-]{20,}|(data:[\w/+.-]+;base64,)?[A-Za-z0-9+/]{200,}={0,2}"
 )
 
 
