@@ -58,21 +58,6 @@ def _ordered(part: _P, *names: str) -> _P:
     return part
 
 
-class Pipeline(Section):
-    """How one task is called: a diffusers pipeline class, its inputs and its fixed arguments.
-
-    Of a model elsewhere `class` is what its backend calls it by: an endpoint, a graph.
-
-    `inputs` says which parameter carries which input. Where several inputs share a parameter
-    (LTX's `conditions`), or a parameter wants more than the bare media, the family's adapter packs
-    them.
-    """
-
-    class_name: str = Field(alias="class", pattern=r"^[A-Za-z]\w*$")
-    inputs: dict[InputName, str] = {}
-    arguments: dict[str, Scalar | list[Scalar]] = {}
-
-
 class SizeRule(Section):
     """Which sizes the model makes, in pixels.
 
@@ -139,6 +124,23 @@ class FrameRule(Section):
             and frames >= self.offset
             and (frames - self.offset) % self.multiple == 0
         )
+
+
+class Pipeline(Section):
+    """How one task is called: a diffusers pipeline class, its inputs and its fixed arguments.
+
+    Of a model elsewhere `class` is what its backend calls it by: an endpoint, a graph. `frames` is
+    the rule of this task where it is not the model's.
+
+    `inputs` says which parameter carries which input. Where several inputs share a parameter
+    (LTX's `conditions`), or a parameter wants more than the bare media, the family's adapter packs
+    them.
+    """
+
+    class_name: str = Field(alias="class", pattern=r"^[A-Za-z]\w*$")
+    inputs: dict[InputName, str] = {}
+    arguments: dict[str, Scalar | list[Scalar]] = {}
+    frames: FrameRule | None = None
 
 
 class FpsRule(Section):
@@ -310,6 +312,10 @@ class ModelCard(Section):
     def tasks(self) -> tuple[Task, ...]:
         """What the model can do: the tasks that it has a pipeline for."""
         return tuple(self.pipelines)
+
+    def frame_rule(self, task: Task) -> FrameRule:
+        """Which frame counts the model makes for one of its tasks."""
+        return self.pipelines[task].frames or self.frames
 
     @field_validator("pipelines")
     @classmethod

@@ -67,7 +67,7 @@ def read_cards(file: Path) -> tuple[ModelCard, ...]:
 @lru_cache(maxsize=256)
 def _read_cards(file: Path, modified: int, size: int) -> tuple[ModelCard, ...]:
     """`read_cards`; time of change and size are there for the cache to notice changes."""
-    data = _read(file)
+    data = read_mapping(file)
     cards: list[ModelCard] = []
     problems: list[CardProblem] = []
     for where, fields in _entries(file, data):
@@ -83,8 +83,8 @@ def _read_cards(file: Path, modified: int, size: int) -> tuple[ModelCard, ...]:
     return tuple(cards)
 
 
-def _read(file: Path) -> dict[str, Any]:
-    """The mapping in a card file."""
+def read_mapping(file: Path) -> dict[str, Any]:
+    """The mapping in a card file. Raises CatalogProblems for a file that is none."""
     try:
         with file.open("rb") as stream:
             raw = stream.read(MAX_CARD_BYTES + 1)

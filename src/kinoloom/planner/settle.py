@@ -106,7 +106,7 @@ def settle_context(task: Task, card: ModelCard, found: Inputs, notes: Notes) -> 
         return 0
     wanted = card.extend.context_frames
     try:
-        context = context_for(found.video.frames, wanted, card.frames)
+        context = context_for(found.video.frames, wanted, card.frame_rule(task))
     except ValueError as error:
         raise InvalidMedia(
             f"{found.video.path} is too short to be continued.",
@@ -130,7 +130,7 @@ def settle_frames(
     notes: Notes,
 ) -> int:
     """The clip's frames. Raises InvalidMedia when the given media do not reach that far."""
-    rule = card.frames
+    rule = card.frame_rule(request.task)
     needed = _frames_needed(request.task, rule, context)
     why = f"{card.title} makes {_frame_rule(rule)} frames"
     lowest = smallest_frames(rule, needed)

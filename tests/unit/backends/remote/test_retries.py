@@ -44,6 +44,9 @@ def test_a_service_says_how_long_to_wait() -> None:
     call = Call(RateLimited("slow down", retry_after=90))
     assert call.again() == "read"
     assert call.pauses == [90]
+    endless = Call(RateLimited("slow down", retry_after=86_400))
+    assert endless.again() == "read"
+    assert endless.pauses == [120]
 
 
 def test_it_gives_up() -> None:
