@@ -28,6 +28,9 @@ from kinoloom.store.store import Store
 PUBLIC_PATHS = frozenset({"/health", "/ready"})
 """What may be asked without a key: whether the server lives, and is ready."""
 
+SIGNED_PATHS = "/api/hooks/"
+"""What services call that have no key: every such request is signed, which its route checks."""
+
 SUBPROTOCOL = "kinoloom"
 _KEY_SUBPROTOCOL = "kinoloom.key."
 _STATE = "kinoloom.caller"
@@ -95,9 +98,10 @@ class Gate:
     async def _caller(self, scope: Scope) -> Caller:
         headers = Headers(scope=scope)
         address = (scope.get("client") or ("", 0))[0]
-        if not self._require_key:
+        signed = scope["type"] == "http" and scope["path"].startswith(SIGNED_PATHS)
+        if not self._require_key and not signed:
             self._check_local(scope, headers, address)
-        public = scope["path"] in PUBLIC_PATHS
+        public = signed or scope["path"] in PUBLIC_PATHS
         secret = None if public else _secret(headers, scope)
         if secret is not None and not self._require_key and is_openai(scope["path"]):
             # The clients of these paths cannot send none; what is not one of ours says nothing.

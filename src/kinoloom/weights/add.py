@@ -75,9 +75,8 @@ def add(target: str, settings: Settings, catalog: Catalog, *, id_: str | None = 
     """
     place = Path(target).expanduser() if target and "\0" not in target else Path("\N{EMPTY SET}")
     is_repo = not place.exists() and re.fullmatch(REPO, target) is not None
-    name = _name(target if is_repo else place.absolute().name, id_)
-    file = settings.models / f"{name}.yaml"
-    _free(name, file, catalog)
+    wanted = target if is_repo else place.absolute().name
+    name, file = card_file(wanted, settings, catalog, id_=id_)
     places = Places.of(settings)
     if place.suffix in PICKLES:
         raise pickle(place)
@@ -93,11 +92,24 @@ def add(target: str, settings: Settings, catalog: Catalog, *, id_: str | None = 
         raise InvalidRequest(
             [Problem("model", target, "a folder, a .safetensors file, or OWNER/NAME of the Hub")]
         )
-    _write(file, _card(name, found, template))
+    write_card(file, _card(name, found, template))
     hints = [f'kinoloom generate "..." --model {name}', f"its rules are in {file}"]
     if is_repo:
         hints.insert(0, f"kinoloom models pull {name}")
     return Added(name, file, template.id, tuple(template.tasks), tuple(hints))
+
+
+def card_file(
+    text: str, settings: Settings, catalog: Catalog, *, id_: str | None = None
+) -> tuple[str, Path]:
+    """The id of a new card, `id_` or one made of `text`, and the file that it belongs in.
+
+    Raises InvalidRequest for an id that cannot be used or is taken.
+    """
+    name = _name(text, id_)
+    file = settings.models / f"{name}.yaml"
+    _free(name, file, catalog)
+    return name, file
 
 
 def _name(text: str, wanted: str | None) -> str:
@@ -282,7 +294,8 @@ def _card(name: str, found: _Look, template: ModelCard) -> dict[str, Any]:
     return card
 
 
-def _write(file: Path, card: dict[str, Any]) -> None:
+def write_card(file: Path, card: dict[str, Any]) -> None:
+    """Write a card as a user's file, which must not be there. Raises OutputFailed."""
     text = yaml.safe_dump(card, sort_keys=False, allow_unicode=True, width=96)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
