@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -31,7 +32,11 @@ def keys_create(
         ),
     ] = None,
     budget: Annotated[
-        float | None, typer.Option(help="US dollars that its jobs may cost in all.")
+        str | None,
+        typer.Option(
+            help="What its jobs may cost in all, such as 2.50, in the currency of the budgets in"
+            " your settings (USD, unless they say another)."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -41,8 +46,8 @@ def keys_create(
         from kinoloom.terminal import write, write_json
 
         scopes = scope or ["read", "write"]
-        _check(name, scopes, budget)
-        key, secret = held_store(settings_now()).keys.create(name, scopes, budget)
+        amount = _checked(name, scopes, budget)
+        key, secret = held_store(settings_now()).keys.create(name, scopes, amount)
         if as_json:
             write_json(key.as_dict() | {"key": secret})
             return
@@ -54,21 +59,29 @@ def keys_create(
 def keys_list(as_json: AsJson = False) -> None:
     """List the keys and what their jobs have cost."""
     with outcome(plain_view(as_json)):
+        from kinoloom.planner.cost import shown
         from kinoloom.store.held import held_store
+        from kinoloom.store.money import plain
         from kinoloom.terminal import write, write_json
 
-        keys = held_store(settings_now()).keys
-        rows = [key.as_dict() | {"spent": keys.spent(key.id)} for key in keys.list()]
+        settings = settings_now()
+        store, currency = held_store(settings), settings.budgets.currency
+        rows = []
+        for key in store.keys.list():
+            spent = store.remote_calls.spent(owner=key.id, currency=currency)
+            rows.append(key.as_dict() | {"spent": plain(spent), "currency": currency})
         if as_json:
             write_json({"keys": rows})
             return
         for row in rows:
             state = "revoked" if row["revoked_at"] else ", ".join(row["scopes"])
-            limit = "" if row["budget"] is None else f" of ${row['budget']:.2f}"
+            limit = (
+                "" if row["budget"] is None else f" of {shown(Decimal(row['budget']), currency)}"
+            )
             used = (row["last_used_at"] or "never")[:16]
             write(
                 f"{row['prefix']}...  {row['name']}: {state};"
-                f" ${row['spent']:.2f}{limit} spent; last used {used}"
+                f" {shown(Decimal(row['spent']), currency)}{limit} spent; last used {used}"
             )
         if not rows:
             write("There are no keys; `kinoloom keys create NAME` makes one.")
@@ -96,8 +109,11 @@ def keys_revoke(
             write(f"The key {revoked.name} no longer works.")
 
 
-def _check(name: str, scopes: list[str], budget: float | None) -> None:
-    """Raises InvalidRequest listing what is wrong with a new key."""
+def _checked(name: str, scopes: list[str], budget: str | None) -> Decimal | None:
+    """The budget of a new key. Raises InvalidRequest listing what is wrong with it."""
+    from pydantic import TypeAdapter, ValidationError
+
+    from kinoloom.config_sections import Amount
     from kinoloom.errors import InvalidRequest, Problem, nearest_names
     from kinoloom.store.keys import SCOPES
 
@@ -110,10 +126,16 @@ def _check(name: str, scopes: list[str], budget: float | None) -> None:
             problems.append(
                 Problem("--scope", scope, "read, write or admin", near[0] if near else None)
             )
-    if budget is not None and not 0 <= budget < float("inf"):
-        problems.append(Problem("--budget", budget, "0 or more US dollars"))
+    amount = None
+    try:
+        if budget is not None:
+            amount = TypeAdapter(Amount).validate_python(budget)
+    except ValidationError:
+        allowed = "an amount of 0 or more such as 2.50, with at most 6 decimals"
+        problems.append(Problem("--budget", budget, allowed))
     if problems:
         raise InvalidRequest(problems)
+    return amount
 
 
 def _scopes(key: ApiKey) -> str:

@@ -46,10 +46,10 @@ def test_scopes_and_a_budget_can_be_given() -> None:
     made = run("create", "ci", "--scope", "read", "--budget", "2.5", "--json")
     data = json.loads(made.stdout)
     assert data["scopes"] == ["read"]
-    assert data["budget"] == 2.5
+    assert data["budget"] == "2.5"
     assert data["key"].startswith(data["prefix"])
-    assert "$0.00 of $2.50 spent" in run("list").stdout
-    assert json.loads(run("list", "--json").stdout)["keys"][0]["spent"] == 0
+    assert "0.00 USD of 2.50 USD spent" in run("list").stdout
+    assert json.loads(run("list", "--json").stdout)["keys"][0]["spent"] == "0"
 
 
 @pytest.mark.parametrize(

@@ -4,21 +4,31 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 
 from kinoloom.store.cache.bytes import HITS, MISSES
 from kinoloom.store.clips import ClipTotals
+from kinoloom.store.money import plain
 from kinoloom.store.statistics import REUSED
 from kinoloom.store.store import Store
 
 
 def statistics(store: Store) -> dict[str, Any]:
-    """Clips by task and backend, frames, seconds, averages, the caches' hits, cost in USD.
+    """Clips by task and backend, frames, seconds, averages, the caches' hits, and cost.
+
+    Costs are amounts of USD as text, by backend, of everything that was ever paid;
+    `jobs.costs` knows more.
 
     Clips and what they took are counted as long as their records are kept, hits and misses ever
     since the first start. JSON-ready.
     """
-    rows, counted, costs = store.clips.totals(), store.statistics.totals(), store.jobs.costs()
+    rows, counted = store.clips.totals(), store.statistics.totals()
+    paid = {
+        row.name: row.charged
+        for row in store.remote_calls.costs("backend")
+        if row.currency == "USD" and row.charged
+    }
     clips, frames = sum(row.clips for row in rows), sum(row.frames for row in rows)
     seconds, reused = sum(row.seconds for row in rows), counted.get(REUSED, 0)
     jobs: Counter[str] = Counter()
@@ -36,8 +46,8 @@ def statistics(store: Store) -> dict[str, Any]:
         "jobs": dict(sorted(jobs.items())),
         "embeddings": _share(counted.get(HITS, 0), counted.get(MISSES, 0)),
         "results": _share(reused, clips),
-        "cost": round(sum(costs.values()), 6),
-        "costs": dict(costs),
+        "cost": plain(sum(paid.values(), Decimal(0))),
+        "costs": {backend: plain(amount) for backend, amount in paid.items()},
         "saved": {"clips": reused, "seconds": round(reused * (_each(seconds, clips) or 0.0), 3)},
     }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from sqlalchemy.orm import Session, joinedload
 
 from kinoloom.store.database import Database
 from kinoloom.store.ids import new_id
+from kinoloom.store.money import plain_or_none
 from kinoloom.store.tables import ClipAssetRow, ClipRow
 
 # Columns that a record has under the same name and in the same form.
@@ -30,6 +32,8 @@ _SAME = (
     "fps",
     "format",
     "digest",
+    "cost",
+    "currency",
 )
 _JSON = ("request", "plan", "timings", "scores", "versions")
 _VIDEO, _POSTER = "video", "poster"
@@ -47,7 +51,9 @@ class ClipRecord:
     `takes` are the candidates that the clip was chosen from: seed, scores and the asset of each.
     `asset` is the digest of the video itself where the store has it, and then perhaps the only
     place: `path` is just a name then. `owner` is the id of the key that asked for the clip and
-    `job_id` the job that made it; either may be forgotten by now.
+    `job_id` the job that made it; either may be forgotten by now. `attempts` are what was tried
+    elsewhere for it, in order, as JSON objects (backend, model, error, cost...), and `cost` what
+    all of that was charged, in `currency`; None where nothing was paid or it is not known.
     """
 
     path: Path
@@ -70,6 +76,9 @@ class ClipRecord:
     inputs: Mapping[str, str] = field(default_factory=dict)
     poster: str | None = None
     takes: Sequence[Mapping[str, Any]] = ()
+    attempts: Sequence[Mapping[str, Any]] = ()
+    cost: Decimal | None = None
+    currency: str | None = None
     asset: str | None = None
     digest: str | None = None
     owner: str | None = None
@@ -93,6 +102,8 @@ class ClipRecord:
                 "path": str(self.path),
                 "warnings": list(self.warnings),
                 "takes": [dict(take) for take in self.takes],
+                "attempts": [dict(attempt) for attempt in self.attempts],
+                "cost": plain_or_none(self.cost),
                 "created_at": self.created_at.astimezone(UTC).isoformat(),
             }
         )
@@ -237,6 +248,7 @@ def insert_clip(session: Session, record: ClipRecord) -> None:
         path=str(record.path),
         warnings=list(record.warnings),
         takes=[dict(take) for take in record.takes],
+        attempts=[dict(attempt) for attempt in record.attempts],
         search=record.prompt.casefold(),
         owner=record.owner or "",
         job_id=record.job_id or "",
@@ -261,6 +273,7 @@ def _record(row: ClipRow) -> ClipRecord:
         path=Path(row.path),
         warnings=tuple(row.warnings),
         takes=tuple(row.takes),
+        attempts=tuple(row.attempts or ()),
         inputs={
             role.removeprefix(_INPUT): digest
             for role, digest in roles.items()

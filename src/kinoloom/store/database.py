@@ -14,10 +14,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
-from sqlalchemy import Engine, exc, func, select
+from sqlalchemy import ColumnElement, Engine, String, exc, func, select
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects import sqlite as sqlite_dialect
-from sqlalchemy.orm import DeclarativeBase, Session
+from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Session
 
 from kinoloom.errors import KinoloomError
 from kinoloom.store import failures, postgres, sqlite
@@ -109,12 +109,26 @@ class Database:
         if self._shared:
             postgres.take_turn(session.connection())
 
+    def take_turn_to_spend(self, session: Session) -> None:
+        """Let transactions that spend out of budgets end one after the other.
+
+        So each of them sees what the others reserved. To be called before anything is locked.
+        """
+        if self._shared:
+            postgres.take_turn_to_spend(session.connection())
+
+    def day(self, moment: InstrumentedAttribute[datetime]) -> ColumnElement[str]:
+        """The day in UTC of a column's moment, such as "2026-11-21"."""
+        if self._shared:
+            return func.to_char(func.timezone("UTC", moment), "YYYY-MM-DD", type_=String)
+        return func.strftime("%Y-%m-%d", moment, type_=String)
+
     def now(self, session: Session) -> datetime:
         """The time that everyone who uses the database agrees on."""
         if not self._shared:  # one machine
             return datetime.now(UTC)
         now: datetime = session.scalars(select(func.clock_timestamp())).one()
-        return now
+        return now.astimezone(UTC)  # it comes in the zone of the session
 
     @contextmanager
     def _session(self, engine: Engine) -> Iterator[Session]:

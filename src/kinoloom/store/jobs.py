@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any, Literal, TypedDict, Unpack
 from urllib.parse import urlsplit
 
@@ -31,8 +32,10 @@ from kinoloom.store.database import Database
 from kinoloom.store.events import insert_event
 from kinoloom.store.ids import new_id
 from kinoloom.store.measurements import Measurement, insert_measurement
+from kinoloom.store.money import plain
+from kinoloom.store.remote_calls import release_unsent
 from kinoloom.store.statistics import add_counters
-from kinoloom.store.tables import ApiKeyRow, JobArtefactRow, JobRow
+from kinoloom.store.tables import JobArtefactRow, JobRow
 
 JobState = Literal[
     "held", "queued", "running", "cancelling", "succeeded", "failed", "cancelled", "dead"
@@ -56,9 +59,13 @@ class JobRecord:
     `queue` is what a worker must be able to do for it, `priority` 0 to 1000, the lower the sooner.
     `owner` is the id of the key that asked. `request`, `plan`, `error` and `progress` are JSON
     objects. `run` counts how often the job was given to somebody, `deaths` how many workers
-    died with it; `worker` is the id of the one that has it. `cost` is in USD. `request_key` tells
-    equal requests, `idempotency_key` is the client's word for asking once. `remixed_from` is the
-    job of the clip that this one is made after.
+    died with it; `worker` is the id of the one that has it. `request_key` tells equal requests,
+    `idempotency_key` is the client's word for asking once. `remixed_from` is the job of the clip
+    that this one is made after.
+
+    `cost` is what its remote calls were charged by now, and `currency` that of it; None where
+    nothing was paid or it is not known. They are read from the books (`store.remote_calls`) and
+    written nowhere else.
     """
 
     queue: str
@@ -89,7 +96,8 @@ class JobRecord:
     reused: bool = False
     error: Mapping[str, Any] | None = None
     progress: Mapping[str, Any] | None = None
-    cost: float | None = None
+    cost: Decimal | None = None
+    currency: str | None = None
     idempotency_key: str | None = None
     webhook: str | None = None
 
@@ -100,13 +108,16 @@ class JobRecord:
         for name, value in data.items():
             if isinstance(value, datetime):
                 data[name] = value.astimezone(UTC).isoformat()
+            elif isinstance(value, Decimal):
+                data[name] = plain(value)
             elif isinstance(value, Mapping):
                 data[name] = dict(value)
         return data | {"webhook": self.webhook and _without_secrets(self.webhook)}
 
 
+_BOOKED = ("cost", "currency")
 # The columns of a job that a record has under the same name and in the same form.
-_COLUMNS = tuple(item.name for item in fields(JobRecord) if item.name != "owner")
+_COLUMNS = tuple(i.name for i in fields(JobRecord) if i.name not in ("owner", *_BOOKED))
 
 
 class JobChanges(TypedDict, total=False):
@@ -133,7 +144,6 @@ class JobChanges(TypedDict, total=False):
     reused: bool
     error: Mapping[str, Any] | None
     progress: Mapping[str, Any] | None
-    cost: float | None
 
 
 @dataclass(frozen=True)
@@ -306,13 +316,6 @@ class Jobs:
                 found.setdefault(queue, {})[state] = count
         return found
 
-    def costs(self) -> dict[str, float]:
-        """What the jobs that are remembered cost by backend, in USD."""
-        query = select(JobRow.backend, func.sum(JobRow.cost)).where(JobRow.cost.is_not(None))
-        with self._database.reading() as session:
-            rows = session.execute(query.group_by(JobRow.backend))
-            return {backend: cost or 0.0 for backend, cost in rows}
-
     def running_on(self, worker: str) -> Sequence[JobRecord]:
         """The jobs that a worker has: running, or to be cancelled by it."""
         query = select(JobRow).where(JobRow.worker == worker, JobRow.state.in_(_ON_WORKER))
@@ -434,16 +437,8 @@ class Jobs:
 
 
 def _forget(session: Session, *which: ColumnElement[bool]) -> int:
-    """Delete jobs, and note with their owners what they cost; how many there were."""
-    dropped = delete(JobRow).where(*which).returning(JobRow.owner, JobRow.cost)
-    rows = session.execute(dropped).all()
-    costs: dict[str, float] = {}
-    for owner, cost in rows:
-        costs[owner] = costs.get(owner, 0.0) + (cost or 0.0)
-    for owner, cost in sorted(costs.items()):
-        spent = ApiKeyRow.spent + cost
-        session.execute(update(ApiKeyRow).where(ApiKeyRow.id == owner).values(spent=spent))
-    return len(rows)
+    """Delete jobs; how many there were. What they cost stays in the books."""
+    return len(session.scalars(delete(JobRow).where(*which).returning(JobRow.id)).all())
 
 
 def _move(
@@ -464,7 +459,10 @@ def _move(
         query = query.where(JobRow.run == run)
     if worker is not None:
         query = query.where(JobRow.worker == worker)
-    return session.scalar(query.values(values).returning(JobRow))
+    row = session.scalar(query.values(values).returning(JobRow))
+    if row is not None and to in FINISHED:
+        release_unsent(session, job_id, values["updated_at"])
+    return row
 
 
 def _values(changes: JobChanges) -> dict[str, Any]:
@@ -476,7 +474,8 @@ def _values(changes: JobChanges) -> dict[str, Any]:
 
 
 def _record(row: JobRow) -> JobRecord:
-    return JobRecord(**{name: getattr(row, name) for name in _COLUMNS}, owner=row.owner or None)
+    same = {name: getattr(row, name) for name in (*_COLUMNS, *_BOOKED)}
+    return JobRecord(**same, owner=row.owner or None)
 
 
 def _without_secrets(address: str) -> str:

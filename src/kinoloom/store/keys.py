@@ -1,4 +1,4 @@
-"""Who may use the server, for what, and how much have they spent?
+"""Who may use the server, for what, and how much may they spend?
 
 A key's secret is 256 random bits and exists outside of the client only once, when it is made. The
 store has its SHA-256: so many random bits cannot be guessed, so a slow hash would protect nothing.
@@ -12,14 +12,16 @@ import secrets
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import exc, func, or_, select, update
+from sqlalchemy import exc, or_, select, update
 
 from kinoloom.errors import Conflict
 from kinoloom.store.database import Database
 from kinoloom.store.ids import new_id
-from kinoloom.store.tables import ApiKeyRow, JobRow
+from kinoloom.store.money import plain_or_none
+from kinoloom.store.tables import ApiKeyRow
 
 SCOPES = ("read", "write", "admin")
 KEY_MARK = "kl_"
@@ -33,13 +35,15 @@ _USE_INTERVAL = timedelta(minutes=1)
 class ApiKey:
     """A key of the server, without its secret; `prefix` is what the secret begins with.
 
-    `scopes` are of "read", "write" and "admin". `budget` is in USD; None is no limit.
+    `scopes` are of "read", "write" and "admin". `budget` is what its jobs may cost in all, in the
+    currency of the settings' budgets; None is no limit. `store.remote_calls` knows what they did
+    cost.
     """
 
     id: str
     name: str
     scopes: frozenset[str]
-    budget: float | None
+    budget: Decimal | None
     prefix: str
     created_at: datetime
     last_used_at: datetime | None = None
@@ -47,7 +51,10 @@ class ApiKey:
 
     def as_dict(self) -> dict[str, Any]:
         """The key as JSON-ready data."""
-        data = asdict(self) | {"scopes": [scope for scope in SCOPES if scope in self.scopes]}
+        data = asdict(self) | {
+            "scopes": [scope for scope in SCOPES if scope in self.scopes],
+            "budget": plain_or_none(self.budget),
+        }
         for name in ("created_at", "last_used_at", "revoked_at"):
             if data[name] is not None:
                 data[name] = data[name].astimezone(UTC).isoformat()
@@ -61,7 +68,7 @@ class Keys:
         self._database = database
 
     def create(
-        self, name: str, scopes: Collection[str], budget: float | None = None
+        self, name: str, scopes: Collection[str], budget: Decimal | None = None
     ) -> tuple[ApiKey, str]:
         """A new key and its secret, which nobody can read again.
 
@@ -77,7 +84,6 @@ class Keys:
             budget=budget,
             prefix=secret[:_PREFIX_LENGTH],
             hash=_hash(secret),
-            spent=0.0,
             created_at=datetime.now(UTC),
         )
         try:
@@ -126,14 +132,6 @@ class Keys:
                 return None
             rows[0].revoked_at = datetime.now(UTC)
             return _key(rows[0])
-
-    def spent(self, key_id: str) -> float:
-        """What the jobs of a key cost so far, in USD."""
-        gone = select(ApiKeyRow.spent).where(ApiKeyRow.id == key_id).scalar_subquery()
-        there = select(func.sum(JobRow.cost)).where(JobRow.owner == key_id).scalar_subquery()
-        with self._database.reading() as session:
-            total = select(func.coalesce(gone, 0.0) + func.coalesce(there, 0.0))
-            return float(session.scalars(total).one())
 
     def any(self) -> bool:
         """Whether there is a key in use."""

@@ -16,6 +16,7 @@ from kinoloom.store.schema import HEAD, REVISIONS, upgrade
 # Any two numbers will do for the locks that every Kinoloom process takes, as long as they stay.
 _MIGRATION_LOCK = 0x4B696E6F01
 _TURN_LOCK = 0x4B696E6F02
+_SPENDING_LOCK = 0x4B696E6F03
 
 # A server's threads share these; a worker needs two or three of them.
 _CONNECTIONS, _MORE_CONNECTIONS = 5, 20
@@ -78,6 +79,11 @@ def make_current(engine: Engine) -> None:
 def take_turn(connection: Connection) -> None:
     """Wait for every other transaction that did this, and make later ones wait for this one."""
     _lock(connection, _TURN_LOCK)
+
+
+def take_turn_to_spend(connection: Connection) -> None:
+    """As `take_turn`, among those that look at what was spent before they spend."""
+    _lock(connection, _SPENDING_LOCK)
 
 
 def shown(url: URL) -> str:

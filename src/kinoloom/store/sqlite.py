@@ -69,6 +69,10 @@ def _prepare(connection: sqlite3.Connection, _record: object) -> None:
     connection.execute("PRAGMA synchronous = NORMAL")
 
 
+def _ignore_references(connection: sqlite3.Connection, _record: object) -> None:
+    connection.execute("PRAGMA foreign_keys = OFF")
+
+
 def _begin(connection: Connection) -> None:
     writes = connection.get_execution_options().get("kinoloom_writes", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
@@ -101,8 +105,13 @@ def _use_wal(path: Path) -> None:
 
 
 def _migrate(path: Path) -> None:
-    """Run the missing migrations, all of them or none."""
+    """Run the missing migrations, all of them or none.
+
+    They make some tables anew and drop the old ones. With foreign keys on, SQLite would first
+    delete the rows of those, and with them all that refers to them.
+    """
     engine = sqlite_engine(path, poolclass=NullPool).execution_options(kinoloom_writes=True)
+    event.listen(engine, "connect", _ignore_references)
     with engine.connect() as connection:
         connection.exec_driver_sql("SELECT 1")  # begins, and so waits for the write lock
         upgrade(connection, str(path))

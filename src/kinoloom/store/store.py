@@ -17,6 +17,7 @@ from kinoloom.store.jobs import Jobs
 from kinoloom.store.keys import Keys
 from kinoloom.store.measurements import Measurement, Measurements, insert_measurement
 from kinoloom.store.models import Models
+from kinoloom.store.remote_calls import RemoteCalls
 from kinoloom.store.statistics import Statistics, add_counters
 from kinoloom.store.workers import Workers
 
@@ -26,8 +27,9 @@ class Store:
 
     `assets` holds the files, `clips` a record of each finished clip, `jobs` what was asked for and
     how far it is, `events` what happened to the jobs, `workers` who runs them, `keys` who may ask
-    the server, `measurements` what rendering took on this machine, `models` what was downloaded and
-    agreed to, `statistics` how often things happened. Threads, processes and (with a PostgreSQL
+    the server, `remote_calls` what services were asked to make and what that costs, `measurements`
+    what rendering took on this machine, `models` what was downloaded and agreed to, `statistics`
+    how often things happened. Threads, processes and (with a PostgreSQL
     database) machines may share what is kept, and threads a Store. Use `Store.open` or
     `Store.of`, best as a context manager.
     """
@@ -41,6 +43,7 @@ class Store:
         self.events = Events(database)
         self.workers = Workers(database)
         self.keys = Keys(database)
+        self.remote_calls = RemoteCalls(database)
         self.measurements = Measurements(database)
         self.models = Models(database)
         self.statistics = Statistics(database)

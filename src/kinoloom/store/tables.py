@@ -6,6 +6,7 @@ A change here needs a migration in ``migrations/versions``; the tests compare th
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import (
@@ -22,9 +23,20 @@ from sqlalchemy import (
     String,
     Text,
     TypeDecorator,
+    UniqueConstraint,
+    func,
+    select,
     text,
 )
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    Mapped,
+    column_property,
+    mapped_column,
+    relationship,
+)
+
+from kinoloom.store.money import millionths, of_millionths
 
 # Names that every database agrees on, so that a later migration can name what it changes.
 NAMES = {
@@ -80,6 +92,21 @@ class AnyText(TypeDecorator[str]):
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
         """Text that the database takes, changed as a `Word` is."""
         return None if value is None else _storable(value)
+
+
+class Money(TypeDecorator[Decimal]):
+    """An amount of some currency, exact to a millionth; sums of it are exact too."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: Decimal | None, dialect: Dialect) -> int | None:
+        """The amount in millionths; what is finer is refused."""
+        return None if value is None else millionths(value)
+
+    def process_result_value(self, value: Any | None, dialect: Dialect) -> Decimal | None:
+        """The amount; PostgreSQL gives a sum of whole numbers as a decimal one."""
+        return None if value is None else of_millionths(int(value))
 
 
 def _storable(value: str) -> str:
@@ -156,6 +183,11 @@ class ClipRow(Base):
     versions: Mapped[dict[str, Any]] = mapped_column(JSON)
     warnings: Mapped[list[str]] = mapped_column(JSON)
     takes: Mapped[list[dict[str, Any]]] = mapped_column(JSON)
+    # What was tried for it, in order, and what all of that cost; clips made before that was kept
+    # have nothing.
+    attempts: Mapped[list[dict[str, Any]] | None] = mapped_column(JSON(none_as_null=True))
+    cost: Mapped[Decimal | None] = mapped_column(Money)
+    currency: Mapped[str | None] = mapped_column(Word(3))
     # The id of the key that asked for it, and of the job that made it; empty without one. Both may
     # be gone while the clip stays.
     owner: Mapped[str] = mapped_column(Word(36))
@@ -225,6 +257,51 @@ class CounterRow(Base):
     value: Mapped[int] = mapped_column(BigInteger)
 
 
+class RemoteCallRow(Base):
+    """A call that makes a service work for us, and what is paid for it.
+
+    These are the books: they outlive their job, which is why nothing refers to it here.
+    `store.remote_calls.RemoteCall` explains the columns.
+    """
+
+    __tablename__ = "remote_calls"
+    __table_args__ = (
+        # The order also serves what is asked of one job.
+        UniqueConstraint("job_id", "take", "attempt"),
+        Index(None, "state", "id"),
+        Index(None, "backend", "id"),
+        # Of a budget's reach, with all that is added up in it.
+        *(
+            Index(f"ix_remote_calls_{name}_sums", name, "currency", "state", "charged", "reserved")
+            for name in ("created_at", "owner", "film")
+        ),
+        Index(None, "backend", "model", "state", "finished_at"),
+    )
+
+    id: Mapped[str] = mapped_column(Word(36), primary_key=True)
+    job_id: Mapped[str] = mapped_column(Word(36))
+    take: Mapped[int]
+    attempt: Mapped[int]
+    backend: Mapped[str] = mapped_column(Word(40))
+    model: Mapped[str] = mapped_column(Word(200))
+    state: Mapped[str] = mapped_column(Word(20))
+    remote_id: Mapped[str | None] = mapped_column(AnyText)
+    endpoint: Mapped[str] = mapped_column(AnyText)
+    data: Mapped[dict[str, Any]] = mapped_column(JSON)
+    reserved: Mapped[Decimal | None] = mapped_column(Money)
+    charged: Mapped[Decimal | None] = mapped_column(Money)
+    currency: Mapped[str] = mapped_column(Word(3))
+    # Empty for nobody, and for no film.
+    owner: Mapped[str] = mapped_column(Word(36))
+    film: Mapped[str] = mapped_column(Word(36))
+    error: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    sent_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    accepted_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    nudged_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
 class JobRow(Base):
     """What was asked for, and how far it is. `store.jobs.JobRecord` explains the columns."""
 
@@ -234,14 +311,6 @@ class JobRow(Base):
         Index(None, "queue", "state"),
         Index(None, "worker", "state"),
         Index(None, "owner", "idempotency_key", unique=True),
-        # Few jobs cost anything, and adding those up looks at no other.
-        Index(
-            "ix_jobs_cost",
-            "backend",
-            "cost",
-            sqlite_where=text("cost IS NOT NULL"),
-            postgresql_where=text("cost IS NOT NULL"),
-        ),
     )
 
     id: Mapped[str] = mapped_column(Word(36), primary_key=True)
@@ -277,9 +346,23 @@ class JobRow(Base):
     reused: Mapped[bool]
     error: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     progress: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
-    cost: Mapped[float | None] = mapped_column(Double)
     idempotency_key: Mapped[str | None] = mapped_column(Word(255))
     webhook: Mapped[str | None] = mapped_column(AnyText)
+
+    # What its remote calls were charged, read along with the row: the books are the one place that
+    # says so. A job is paid in one currency.
+    cost: Mapped[Decimal | None] = column_property(
+        select(func.sum(RemoteCallRow.charged))
+        .where(RemoteCallRow.job_id == id)  # noqa: A003 - the column above
+        .correlate_except(RemoteCallRow)
+        .scalar_subquery()
+    )
+    currency: Mapped[str | None] = column_property(
+        select(func.max(RemoteCallRow.currency))
+        .where(RemoteCallRow.job_id == id, RemoteCallRow.charged > Decimal(0))  # noqa: A003
+        .correlate_except(RemoteCallRow)
+        .scalar_subquery()
+    )
 
 
 class JobEventRow(Base):
@@ -343,11 +426,10 @@ class ApiKeyRow(Base):
     id: Mapped[str] = mapped_column(Word(36), primary_key=True)
     name: Mapped[str] = mapped_column(Word(100))
     scopes: Mapped[list[str]] = mapped_column(JSON)
-    budget: Mapped[float | None] = mapped_column(Double)
+    # In the currency of the settings' budgets.
+    budget: Mapped[Decimal | None] = mapped_column(Money)
     prefix: Mapped[str] = mapped_column(Word(20))
     hash: Mapped[str] = mapped_column(Word(64), unique=True)
-    # The cost of its jobs that are no longer remembered, in USD.
-    spent: Mapped[float] = mapped_column(Double)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     last_used_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     revoked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)

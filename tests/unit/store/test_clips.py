@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,18 @@ def test_takes_are_kept_with_their_files(store: Store) -> None:
     missing = {"seed": 1, "scores": {}, "asset": "sha256:" + "0" * 64}
     with pytest.raises(ValueError, match="asset"):
         store.clips.add(record(takes=(missing,)))
+
+
+def test_what_was_tried_and_what_it_cost(store: Store) -> None:
+    tried = ({"backend": "google", "error": {"kind": "rate_limited"}}, {"backend": "runway"})
+    kept = record(attempts=tried, cost=Decimal("0.60"), currency="USD")
+    store.clips.add(kept)
+    assert store.clips.get(kept.id) == kept
+    data = json.loads(json.dumps(kept.as_dict()))
+    assert (data["attempts"], data["cost"], data["currency"]) == (list(tried), "0.6", "USD")
+    store.clips.add(unpaid := record())
+    assert (unpaid.as_dict()["attempts"], unpaid.as_dict()["cost"]) == ([], None)
+    assert store.clips.get(unpaid.id) == unpaid
 
 
 def test_as_dict_is_json(store: Store) -> None:

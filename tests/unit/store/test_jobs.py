@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from kinoloom.store import Store
 from kinoloom.store.clips import ClipRecord
 from kinoloom.store.jobs import ACTIVE, FINISHED, Artefact, JobRecord
 from kinoloom.store.measurements import Measurement
+from paying import pay
 
 
 def job(prompt: str = "a red ball", **values: Any) -> JobRecord:
@@ -112,7 +114,6 @@ def test_a_job_comes_back_as_it_was(store: Store) -> None:
         webhook="https://example.com/done",
         remixed_from="another",
         error={"kind": "timeout"},
-        cost=0.25,
     )
     assert store.jobs.add(kept) == (kept, True)
     assert store.jobs.get(kept.id) == kept
@@ -258,11 +259,11 @@ def test_a_column_that_is_none_is_refused(store: Store) -> None:
 
 def test_updates_are_of_one_run(store: Store) -> None:
     kept = running(store)
-    assert store.jobs.update(kept.id, run=2, progress={"step": 3}, plan={"seed": 1}, cost=0.5)
+    assert store.jobs.update(kept.id, run=2, progress={"step": 3}, plan={"seed": 1})
     assert not store.jobs.update(kept.id, run=1, progress={"step": 9})
     found = store.jobs.get(kept.id)
     assert found is not None
-    assert (found.progress, found.plan, found.cost) == ({"step": 3}, {"seed": 1}, 0.5)
+    assert (found.progress, found.plan) == ({"step": 3}, {"seed": 1})
     assert len(events(store, kept.id)) == 2
 
 
@@ -461,12 +462,14 @@ def test_old_jobs_are_forgotten_and_what_they_cost_is_not(store: Store) -> None:
     key, _ = store.keys.create("name", ("write",))
     digest = store.assets.put_bytes(b"frames", "frames").digest
     long_ago = datetime.now(UTC) - timedelta(days=100)
-    old = added(store, owner=key.id, cost=0.5)
+    old = added(store, owner=key.id)
+    pay(store, old.id, "0.5", owner=key.id)
     store.jobs.keep_artefact(old.id, "render", run=1, digest=digest, data={})
     store.events.set_preview(old.id, b"jpeg")
     store.jobs.move(old.id, "failed", expect=ACTIVE, finished_at=long_ago)
     made = clip()
-    done = running(store, owner=key.id, cost=0.25)
+    done = running(store, owner=key.id)
+    pay(store, done.id, "0.25", owner=key.id)
     store.jobs.finish(done.id, run=2, worker="w", clip=made)
     waiting = added(store, created_at=long_ago)
     assert store.jobs.prune(datetime.now(UTC) - timedelta(days=90)) == 1
@@ -474,8 +477,7 @@ def test_old_jobs_are_forgotten_and_what_they_cost_is_not(store: Store) -> None:
     assert {event.job_id for event in store.events.after(0)} == {done.id, waiting.id}
     assert store.jobs.artefact(old.id, "render") is None
     assert store.events.preview(old.id) is None
-    assert store.keys.spent(key.id) == pytest.approx(0.75)
-    assert store.jobs.costs() == {"local": 0.25}
+    assert store.remote_calls.spent(owner=key.id) == Decimal("0.75")
     assert store.jobs.prune(datetime.now(UTC) + timedelta(days=1)) == 1
     assert store.clips.get(made.id) == made
-    assert store.keys.spent(key.id) == pytest.approx(0.75)
+    assert store.remote_calls.spent(owner=key.id) == Decimal("0.75")

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
 from kinoloom.store.jobs import ACTIVE, FINISHED, JobRecord, JobState
 from kinoloom.store.store import Store
+from paying import pay
 
 
 def job(**changes: Any) -> JobRecord:
@@ -48,9 +50,11 @@ def test_a_job_that_is_not_finished_stays(store: Store, state: JobState) -> None
 
 def test_what_a_deleted_job_cost_stays_spent(store: Store) -> None:
     key, _ = store.keys.create("a", ["write"])
-    paid, _ = store.jobs.add(job(state="succeeded", owner=key.id, cost=0.25))
-    store.jobs.delete(paid.id)
-    assert store.keys.spent(key.id) == pytest.approx(0.25)
+    paid, _ = store.jobs.add(job(owner=key.id))
+    pay(store, paid.id, "0.25", owner=key.id)
+    store.jobs.move(paid.id, "succeeded", expect=ACTIVE)
+    assert store.jobs.delete(paid.id)
+    assert store.remote_calls.spent(owner=key.id) == Decimal("0.25")
 
 
 def test_how_many_jobs_have_a_clip(store: Store) -> None:
