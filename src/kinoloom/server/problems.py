@@ -39,6 +39,10 @@ _STATUS = {
     ErrorKind.FORBIDDEN: 403,
     ErrorKind.RATE_LIMITED: 429,
     ErrorKind.BUDGET_EXCEEDED: 402,
+    ErrorKind.QUOTA_EXCEEDED: 402,
+    ErrorKind.CONTENT_REJECTED: 422,
+    ErrorKind.PROVIDER_RETIRED: 410,
+    ErrorKind.UNCERTAIN: 409,
     ErrorKind.CANCELLED: 409,
     ErrorKind.UNKNOWN: 500,
 }

@@ -45,10 +45,12 @@ class VideoError(BaseModel):
 
 
 class Extra(BaseModel):
-    """What Kinoloom knows beyond OpenAI's shape: the job behind the video and its clip, what the
-    plan changed of what was asked and why, and what the user should know."""
+    """What Kinoloom knows beyond OpenAI's shape: the job behind the video and its clip, the
+    Idempotency-Key with which it was asked for, what the plan changed of what was asked and why,
+    and what the user should know."""
 
     job: str
+    idempotency_key: str | None
     state: JobState
     clip: str | None
     reused: bool
@@ -141,6 +143,7 @@ def video_of(job: JobRecord) -> Video:
         error=_error(job) if status == "failed" else None,
         kinoloom=Extra(
             job=job.id,
+            idempotency_key=job.idempotency_key,
             state=job.state,
             clip=job.clip_id,
             reused=job.reused,

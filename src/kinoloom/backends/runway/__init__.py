@@ -1,0 +1,1 @@
+"""Runway: clips made by its own models and those that it passes on."""
