@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from kinoloom.cli_backends import backends
+from kinoloom.cli_config import config_app
+from kinoloom.cli_costs import costs
 from kinoloom.cli_jobs import jobs_app, stats
 from kinoloom.cli_keys import keys_app
 from kinoloom.cli_models import models_app
@@ -39,6 +42,7 @@ app = typer.Typer(
 app.add_typer(models_app, name="models")
 app.add_typer(jobs_app, name="jobs")
 app.add_typer(keys_app, name="keys")
+app.add_typer(config_app, name="config")
 
 Prompt = Annotated[str, typer.Argument(help="What to show, in words.")]
 Model = Annotated[str | None, typer.Option(help="Model card, see `kinoloom models list`.")]
@@ -415,9 +419,11 @@ def doctor(as_json: AsJson = False) -> None:
 
 
 # After the commands that a newcomer needs, since the help lists them in this order.
+app.command()(backends)
 app.command()(serve)
 app.command()(worker)
 app.command()(stats)
+app.command()(costs)
 
 
 def main() -> NoReturn:

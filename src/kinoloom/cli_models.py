@@ -12,6 +12,7 @@ import typer
 from kinoloom.outcome import FAILED, outcome, plain_view, settings_now
 
 if TYPE_CHECKING:
+    from kinoloom.models import Elsewhere
     from kinoloom.weights.inventory import Inventory
     from kinoloom.weights.pull import Progress
 
@@ -72,6 +73,8 @@ def models_check(model: ModelId, as_json: AsJson = False) -> None:
         found = models.check_model(model, settings_now())
         if as_json:
             write_json(found.as_dict())
+        elif isinstance(found, models.Elsewhere):
+            _show_elsewhere(found)
         else:
             _show_inventory(found)
         if not found.ready:
@@ -98,8 +101,12 @@ def models_pull(
         from kinoloom.terminal import write, write_json
 
         settings = settings_now()
+        card = models.show_model(model, settings)
+        if card["backend"] != "local" and not as_json:
+            write(f"{model} runs on {card['backend']}: there is nothing to download")
+            return
         if not as_json:
-            for line in _licence_lines(models.show_model(model, settings)["licence"]):
+            for line in _licence_lines(card["licence"]):
                 write(line, to_error=True)
         with _watching(as_json) as on_progress:
             done = models.pull_model(
@@ -138,7 +145,8 @@ def models_add(
         str,
         typer.Argument(
             metavar="PATH_OR_REPO",
-            help="A folder in diffusers' layout, a .safetensors file, or OWNER/NAME of the Hub.",
+            help="A folder in diffusers' layout, a .safetensors file, OWNER/NAME of the Hub, or"
+            " replicate:OWNER/NAME.",
         ),
     ],
     id_: Annotated[str | None, typer.Option("--id", help="The new model's id.")] = None,
@@ -210,7 +218,14 @@ def _facts(card: dict[str, Any]) -> Iterator[tuple[str, str]]:
     source, sizes, frames = card["source"], card["sizes"], card["frames"]
     yield "family", card["family"]
     yield "tasks", ", ".join(card["tasks"])
-    yield "from", str(next(source[n] for n in ("repo", "path", "file", "package") if n in source))
+    if card["backend"] != "local":
+        yield "backend", card["backend"]
+        yield "price", _price(card)
+    if "retirement" in card:
+        then = f"; then {card['successor']}" if "successor" in card else ""
+        yield "retired on", card["retirement"] + then
+    places = ("repo", "path", "file", "package", "service")
+    yield "from", str(next(source[n] for n in places if n in source))
     for name, part in source.get("parts", {}).items():
         inside = [str(part[n]) for n in ("repo", "path", "subfolder", "file") if part.get(n)]
         yield f"{name} from", "/".join(inside)
@@ -218,8 +233,11 @@ def _facts(card: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "frames", f"{frames['multiple']}n+{frames['offset']}, at most {frames['maximum']}"
     yield "fps", f"{card['fps']['default']:g}"
     steps = card["steps"]
-    yield "steps", f"{steps['default']} ({steps['minimum']} to {steps['maximum']})"
-    yield "guidance", f"{card['guidance']['default']:g}"
+    if steps["maximum"]:  # else nobody is asked for any
+        yield "steps", f"{steps['default']} ({steps['minimum']} to {steps['maximum']})"
+        yield "guidance", f"{card['guidance']['default']:g}"
+    if card.get("remote"):
+        yield "sound", card["remote"]["audio"]
     if "shift" in card:
         yield "shift", f"{card['shift']:g}"
     if "memory" in card:
@@ -229,7 +247,8 @@ def _facts(card: dict[str, Any]) -> Iterator[tuple[str, str]]:
     kinds = [f"{n}: {faster[n]['kind']}" for n in ("balanced", "fast") if n in faster]
     kinds += [n for n in ("compile", "fp8") if faster.get(n)]
     kinds += [f"attention: {', '.join(faster['attention'])}"] if faster.get("attention") else []
-    yield "faster with", "; ".join(kinds) or "nothing that is known to be right"
+    if card["backend"] == "local":
+        yield "faster with", "; ".join(kinds) or "nothing that is known to be right"
     for line in _licence_lines(card["licence"]):
         yield "licence", line.removeprefix("licence ")
 
@@ -240,6 +259,40 @@ def _licence_lines(licence: dict[str, Any]) -> Iterator[str]:
         yield f"it does not hold everywhere: {licence['territory']}"
     if licence.get("gated"):
         yield "its repository is given only to those who agreed to its terms there"
+
+
+def _price(card: dict[str, Any]) -> str:
+    """What it costs, who says so and when."""
+    price = card.get("price")
+    if not isinstance(price, dict):
+        return str(card["price_words"])
+    sure = "" if price["verified"] else ", which the service itself has not confirmed"
+    return f"{card['price_words']}, by {price['source']} on {price['date']}{sure}"
+
+
+def _show_elsewhere(found: Elsewhere) -> None:
+    """A model of another backend: what it costs, and whether that can run it."""
+    from kinoloom.terminal import write
+
+    there = f", as {found.service} there" if found.service else ""
+    write(f"{found.model} runs on {found.backend}{there}: no file of it is needed here")
+    write(f"price: {found.price}")
+    if found.retirement:
+        then = f"; its successor: {found.successor}" if found.successor else ""
+        write(f"it is switched off on {found.retirement}{then}")
+    for line in _licence_lines(found.licence):
+        write(line)
+    _show_readiness(found)
+
+
+def _show_readiness(found: Inventory | Elsewhere) -> None:
+    from kinoloom.terminal import write
+
+    write("ready" if found.ready else "not ready")
+    for reason in found.reasons:
+        write(f"- {reason}")
+    for hint in found.hints:
+        write(f"  -> {hint}")
 
 
 def _show_inventory(found: Inventory) -> None:
@@ -272,11 +325,7 @@ def _show_inventory(found: Inventory) -> None:
         write(f"{repo} is pinned to {commit[:12]}")
     for note in found.notes:
         write(f"note: {note}")
-    write("ready" if found.ready else "not ready")
-    for reason in found.reasons:
-        write(f"- {reason}")
-    for hint in found.hints:
-        write(f"  -> {hint}")
+    _show_readiness(found)
 
 
 @contextmanager

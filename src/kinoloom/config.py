@@ -2,7 +2,8 @@
 
 Settings come from, the later the stronger: the defaults, ``kinoloom.yaml`` (the one in the current
 folder, else the one in the user's configuration folder), the environment (``KINOLOOM_HOME``,
-``KINOLOOM_DEVICE``, ... one for each field) and the flags of a command.
+``KINOLOOM_DEVICE``, ... one for each field, ``KINOLOOM_BUDGETS__DAY`` for one in a section) and the
+flags of a command. Here is what may be set; `config_load` brings it together.
 """
 
 from __future__ import annotations
@@ -10,18 +11,10 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 from urllib.parse import parse_qs, urlsplit
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationError,
-)
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 from kinoloom.config_sections import (
     Address,
@@ -30,13 +23,10 @@ from kinoloom.config_sections import (
     FallbackSettings,
     Prefer,
     RewordSettings,
+    expanded,
 )
-from kinoloom.errors import InvalidRequest, Problem, nearest_names
 
 FILE_NAME = "kinoloom.yaml"
-ENVIRONMENT_PREFIX = "KINOLOOM_"
-# A settings file is a page of text; a larger one is some other file.
-MAX_FILE_BYTES = 1_000_000
 
 DType = Literal["auto", "float32", "float16", "bfloat16"]
 _DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -49,15 +39,6 @@ _CACHE_OPTIONS = {
     "ssl_check_hostname",
     "ssl_keyfile",
 }
-
-
-def _path(value: Any) -> Any:
-    """A path with ``~`` expanded; text without any characters is no path."""
-    if isinstance(value, str | Path):
-        if not str(value).strip() or "\0" in str(value):
-            raise ValueError("empty")
-        return Path(value).expanduser()
-    return value
 
 
 def _folder(path: Path) -> Path:
@@ -151,7 +132,7 @@ def _default_home() -> Path:
     return Path(platformdirs.user_data_dir("kinoloom", appauthor=False))
 
 
-Folder = Annotated[Path, BeforeValidator(_path), AfterValidator(_folder)]
+Folder = Annotated[Path, BeforeValidator(expanded), AfterValidator(_folder)]
 
 
 class Settings(BaseModel):
@@ -172,28 +153,34 @@ class Settings(BaseModel):
     models: Folder = Field(
         default_factory=lambda data: data.get("home", Path()) / "cards",
         description="a folder, where your own model cards are",
+        examples=["cards"],
     )
     model_roots: Annotated[tuple[Folder, ...], BeforeValidator(_folders)] = Field(
         default=(),
         description="a list of folders with models in diffusers' layout, as in OWNER/NAME or NAME",
+        examples=[["~/models"]],
     )
-    comfyui: Annotated[Path | None, BeforeValidator(_path)] = Field(
+    comfyui: Annotated[Path | None, BeforeValidator(expanded)] = Field(
         default=None,
         description="the folder of ComfyUI, or its extra_model_paths.yaml",
+        examples=["~/ComfyUI"],
     )
     device: Annotated[str, AfterValidator(_device)] = Field(
         default="auto",
         description="auto, cpu, cuda, cuda:0 (or another number) or mps",
+        json_schema_extra={"choices": list(_DEVICES)},
     )
     dtype: DType = Field(default="auto", description="auto, float32, float16 or bfloat16")
     memory_budget: Annotated[int | None, Field(gt=0), BeforeValidator(_bytes)] = Field(
         default=None,
         description="how much of the device's memory may be used: 12GB, 500 MB, 8GiB or bytes",
+        examples=["12GB"],
     )
     cache_url: Annotated[SecretStr | None, AfterValidator(_cache_url)] = Field(
         default=None,
         description="the address of a Redis server: redis://[user:password@]host[:port][/number],"
         " rediss://... or unix:///path",
+        examples=["redis://localhost:6379/0"],
     )
     cache_size: Annotated[int, Field(ge=0), BeforeValidator(_bytes)] = Field(
         default=2 * 1024**3,
@@ -210,11 +197,14 @@ class Settings(BaseModel):
         default=None,
         description="the address of a PostgreSQL database that several machines share:"
         " postgresql://[user[:password]@]host[:port]/name",
+        examples=["postgresql://kinoloom@localhost/kinoloom"],
     )
     assets: Annotated[str | None, AfterValidator(_assets)] = Field(
         default=None,
         description="a folder, or an address such as s3://bucket/folder, where files are kept"
         " by their content",
+        examples=["s3://bucket/kinoloom"],
+        json_schema_extra={"place": True},
     )
     max_upload: Annotated[int, Field(gt=0), BeforeValidator(_bytes)] = Field(
         default=512 * 1024**2,
@@ -232,10 +222,13 @@ class Settings(BaseModel):
         Field(
             default=(),
             description="origins, such as https://studio.example, whose pages may call the server",
+            examples=[["https://studio.example"]],
         )
     )
     webhook_secret: SecretStr | None = Field(
-        default=None, description="what the calls of webhooks are signed with"
+        default=None,
+        description="what the calls of webhooks are signed with",
+        examples=["${KINOLOOM_SECRET:-}"],
     )
     job_timeout: Annotated[int, Field(ge=1, le=30 * 86_400)] = Field(
         default=6 * 3600, description="the seconds that one job may take once it runs"
@@ -260,15 +253,17 @@ class Settings(BaseModel):
     )
     public_url: Address | None = Field(
         default=None,
-        description="the address by which services on the internet reach this server",
+        description="the address by which services on the internet reach this server, such as"
+        " https://studio.example",
+        examples=["https://studio.example"],
     )
     history_days: Annotated[int, Field(ge=1, le=36_500)] = Field(
         default=90, description="the days that finished jobs are remembered; clips are kept"
     )
 
     def __hash__(self) -> int:
-        """Equal settings have the same; a mapping among them would have none."""
-        return hash(self.model_dump_json())
+        """Equal settings have the same; made of a few, as it is asked for often."""
+        return hash((self.home, self.outputs, self.models, self.device, self.dtype, self.assets))
 
 
 def settings_file() -> Path | None:
@@ -285,135 +280,10 @@ def settings_file() -> Path | None:
 def load_settings(**flags: Any) -> Settings:
     """The settings that hold here and now; ``flags`` that are None count as not given.
 
-    A relative folder in a file is relative to that file, elsewhere to the current folder.
+    A relative path in a file is relative to that file, elsewhere to the current folder.
 
     Raises InvalidRequest listing every wrong value at once, each with where it was set.
     """
-    values: dict[str, Any] = {}
-    origins: dict[str, str] = {}
-    problems: list[Problem] = []
+    from kinoloom.config_load import load
 
-    file = settings_file()
-    if file is not None:
-        for key, value in _read(file).items():
-            if key in Settings.model_fields:
-                values[key] = _relative_to(file.parent, key, value)
-                origins[key] = f"{key} in {file}"
-            else:
-                problems.append(_unknown(f"{key} in {file}", str(key), value))
-    for key in Settings.model_fields:
-        variable = ENVIRONMENT_PREFIX + key.upper()
-        if text := os.environ.get(variable, ""):
-            values[key], origins[key] = text, f"the environment variable {variable}"
-    for key, value in flags.items():
-        if key not in Settings.model_fields:
-            problems.append(_unknown(key, key, value))
-        elif value is not None:
-            values[key], origins[key] = value, f"--{key.replace('_', '-')}"
-
-    try:
-        settings = Settings(**values)
-    except ValidationError as error:
-        problems += _problems(error, origins)
-    else:
-        if not problems:
-            return settings
-    raise InvalidRequest(
-        problems,
-        message="The settings cannot be used.",
-        hints=["Correct or remove what is named above, then run the command again."],
-    )
-
-
-def _read(file: Path) -> dict[str, Any]:
-    """The mapping in a settings file; an empty file is an empty mapping."""
-    import yaml
-
-    def unusable(field: str, value: Any, allowed: str) -> InvalidRequest:
-        return InvalidRequest(
-            [Problem(field, value, allowed)],
-            message=f"The settings file {file} cannot be used.",
-            hints=["Correct the file, or move it away to use the defaults."],
-        )
-
-    names = ", ".join(Settings.model_fields)
-    try:
-        if file.stat().st_size > MAX_FILE_BYTES:
-            raise unusable(
-                "the file's size", file.stat().st_size, f"at most {MAX_FILE_BYTES} bytes"
-            )
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise unusable(str(file), error.strerror or str(error), "a readable file") from error
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        place = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "the file"
-        raise unusable(place, error.problem or "not YAML", "YAML") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        # ValueError: not UTF-8, or a date that is none.
-        raise unusable("the file", str(error).partition("\n")[0], "YAML in UTF-8") from error
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        shown = _without_secrets("", content)
-        raise unusable("the file", shown, f"lines of `key: value` with the keys {names}")
-    return content
-
-
-def _relative_to(folder: Path, key: str, value: Any) -> Any:
-    """A relative folder from a settings file as seen from where that file lies."""
-    if key == "model_roots":
-        if isinstance(value, str):
-            value = value.split(os.pathsep)
-        if isinstance(value, list):
-            return [_relative_to(folder, "models", v) for v in value]
-        return value
-    if key not in ("home", "outputs", "models", "comfyui", "assets"):
-        return value
-    if key == "assets" and "://" in str(value):
-        return value
-    if not isinstance(value, str) or not value.strip():
-        return value
-    path = Path(value).expanduser() if "\0" not in value else Path(value)
-    return path if path.is_absolute() else folder / path
-
-
-def _unknown(where: str, key: str, value: Any) -> Problem:
-    names = list(Settings.model_fields)
-    near = nearest_names(key, names, count=1)
-    return Problem(
-        where, _without_secrets(key, value), "one of " + ", ".join(names), near[0] if near else None
-    )
-
-
-def _without_secrets(key: str, value: Any) -> Any:
-    """The value as it may be shown: of an address, user and password are left out."""
-    text = str(value.get_secret_value() if isinstance(value, SecretStr) else value)
-    if "secret" in key:
-        return "***"
-    if key not in ("cache_url", "database_url") and "://" not in text:
-        return value
-    # Bluntly all that may belong to them, since a mistyped address can be cut anywhere.
-    text = re.sub(r".*@", "***@", text, flags=re.DOTALL)
-    return re.sub(r"password.*", "password***", text, flags=re.DOTALL)
-
-
-def _problems(error: ValidationError, origins: dict[str, str]) -> list[Problem]:
-    """One problem for each field that pydantic refused, in the words of its description."""
-    problems = []
-    for detail in error.errors(include_url=False, include_context=False):
-        if detail["type"] == "default_factory_not_called":
-            continue  # only follows from the mistake in another field
-        key = str(detail["loc"][0])
-        value = detail["input"]
-        choices = {"device": _DEVICES, "dtype": get_args(DType)}.get(key, ())
-        near = nearest_names(str(value), choices, count=1)
-        problems.append(
-            Problem(
-                origins.get(key, key),
-                str(value) if isinstance(value, Path) else _without_secrets(key, value),
-                Settings.model_fields[key].description or "",
-                near[0] if near else None,
-            )
-        )
-    return problems
+    return load(settings_file(), os.environ, flags).settings

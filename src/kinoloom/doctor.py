@@ -34,7 +34,8 @@ class Check:
 
 def examine(settings: Settings) -> list[Check]:
     """Every check, in the order in which a newcomer would need them."""
-    checks = [_python(), _settings_file(), _device(settings), *_backend(settings)]
+    checks = [_python(), _settings_file(), _device(settings)]
+    checks += [*_models(settings), *_backends(settings)]
     checks += [_guarded("codecs", _codecs), _guarded("store", lambda: _store(settings))]
     checks += [_guarded("assets", lambda: _assets(settings)), _cache(settings)]
     checks += [_guarded("workers", lambda: _workers(settings)), _server()]
@@ -85,11 +86,11 @@ def _device(settings: Settings) -> Check:
     return Check("device", "ok", f"{label}, torch {version}")
 
 
-def _backend(settings: Settings) -> list[Check]:
+def _models(settings: Settings) -> list[Check]:
     from kinoloom.models import list_models
 
     try:
-        rows, problems = list_models(settings)
+        rows, problems = list_models(settings, backend="local")
     except KinoloomError as error:  # the settings or the store tell where weights are
         return [_failed("models", error)]
     checks = []
@@ -101,6 +102,27 @@ def _backend(settings: Settings) -> list[Check]:
         state: Literal["ok", "failed"] = "ok" if row["ready"] else "failed"
         checks.append(Check(f"model {row['id']}", state, detail, hint))
     checks += [Check("model cards", "warning", p, "correct or remove the card") for p in problems]
+    return checks
+
+
+def _backends(settings: Settings) -> list[Check]:
+    """A line for each backend beside this machine that is set up."""
+    from kinoloom.readiness import list_backends
+
+    checks = []
+    for row in list_backends(settings):
+        if row["name"] == "local" or not row["set_up"]:
+            continue
+        name = f"backend {row['name']}"
+        # Models that are not on a server are no mistake; that it does not answer is one.
+        if row["ready"]:
+            models = f"{len(row['models'])} of {row['all_models']} models ready"
+            lost = [s["url"] for s in row["servers"] if not s["reachable"]]
+            detail = models + (f"; not reachable: {', '.join(lost)}" if lost else "")
+            checks.append(Check(name, "warning" if lost else "ok", detail))
+        else:
+            hint = row["hints"][0] if row["hints"] else ""
+            checks.append(Check(name, "warning", "; ".join(row["reasons"]), hint))
     return checks
 
 

@@ -6,12 +6,14 @@ The command line's `models` commands call these functions; so may a program.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, get_args
 
-from kinoloom.catalog.loader import Catalog
+from kinoloom.backends.base import Readiness
 from kinoloom.config import Settings
 from kinoloom.errors import InvalidRequest, KinoloomError, Problem, nearest_names
-from kinoloom.jobs.planning import backend_for
+from kinoloom.jobs.planning import backend_for, load_catalog
+from kinoloom.readiness import price_words, readiness_of
 from kinoloom.request import Task
 
 if TYPE_CHECKING:
@@ -25,35 +27,74 @@ if TYPE_CHECKING:
 _ASKING = 5.0  # seconds that a check waits for the Hub to say whether there is something newer
 
 
+@dataclass(frozen=True)
+class Elsewhere:
+    """What a model of another backend needs in place of files: a key, a server, a package.
+
+    `price` is in words, `retirement` a date, `successor` the model to use then.
+    """
+
+    model: str
+    backend: str
+    service: str
+    price: str
+    retirement: str | None
+    successor: str | None
+    licence: dict[str, Any]
+    ready: bool
+    reasons: tuple[str, ...]
+    hints: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as JSON-ready data."""
+        return asdict(self)
+
+
 def list_models(
-    settings: Settings, *, task: str | None = None, family: str | None = None
+    settings: Settings,
+    *,
+    task: str | None = None,
+    family: str | None = None,
+    backend: str | None = None,
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """The models as JSON-ready rows with their readiness, and what is wrong with other cards.
 
-    `state` is ready; found, when weights are here but something is missing; or missing. Raises
-    InvalidRequest for a task or family that there is not.
+    Only those with a `task`, of a `family`, on a `backend`, where these are given; no other backend
+    is asked then.
+
+    `state` is ready; found, when weights are here but something is missing; missing, when they are
+    not; or unavailable, of a model that another backend cannot run now. Raises InvalidRequest for
+    a task or family that there is not.
     """
     from kinoloom.weights.places import Places
 
-    catalog = Catalog.load(settings.models)
+    catalog = load_catalog(settings)
     families = sorted({card.family for card in catalog})
     _known("--task", task, get_args(Task))
     _known("--family", family, families)
     places = Places.of(settings)
-    wanted = [c for c in catalog.list() if task in (None, *c.tasks) and family in (None, c.family)]
-    rows = [_row(card, settings, places) for card in wanted]
+    wanted = [
+        card
+        for card in catalog.list()
+        if task in (None, *card.tasks)
+        and family in (None, card.family)
+        and backend in (None, card.backend)
+    ]
+    ready = readiness_of(wanted, settings)
+    rows = [_row(card, ready[card.id], places) for card in wanted]
     return rows, [*map(str, catalog.problems), *catalog.notices]
 
 
 def show_model(model: str, settings: Settings) -> dict[str, Any]:
     """Everything that a model's card says, as JSON-ready data. Raises ModelNotFound."""
-    card = Catalog.load(settings.models).get(model)
+    card = load_catalog(settings).get(model)
     return card.model_dump(mode="json", by_alias=True, exclude_none=True) | {
-        "tasks": list(card.tasks)
+        "tasks": list(card.tasks),
+        "price_words": price_words(card),
     }
 
 
-def check_model(model: str, settings: Settings, *, ask: bool = True) -> Inventory:
+def check_model(model: str, settings: Settings, *, ask: bool = True) -> Inventory | Elsewhere:
     """What a model needs of this machine and has; with `ask`, the Hub is asked for what is newer.
 
     Raises ModelNotFound for a model without a card.
@@ -63,7 +104,9 @@ def check_model(model: str, settings: Settings, *, ask: bool = True) -> Inventor
     from kinoloom.weights import inventory
     from kinoloom.weights.places import Places
 
-    card = Catalog.load(settings.models).get(model)
+    card = load_catalog(settings).get(model)
+    if card.backend != "local":
+        return _elsewhere(card, settings)
     missing, install = _packages(card, settings)
     memory = hardware.memory(hardware.device_label(settings.device))
     with Store.of(settings) as store:
@@ -89,11 +132,16 @@ def pull_model(
     update: bool = False,
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> Pulled:
-    """Download what a model lacks on this disk; see `weights.pull`. Raises KinoloomError."""
+    """Download what a model lacks on this disk; see `weights.pull`. Raises KinoloomError.
+
+    Of a model of another backend nothing is downloaded.
+    """
     from kinoloom.store.store import Store
     from kinoloom.weights import pull
 
-    card = Catalog.load(settings.models).get(model)
+    card = load_catalog(settings).get(model)
+    if card.backend != "local":
+        return pull.Pulled(card.id)
     with Store.of(settings) as store:
         return pull.pull(
             card,
@@ -106,10 +154,15 @@ def pull_model(
 
 
 def add_model(target: str, settings: Settings, *, model: str | None = None) -> Added:
-    """Make a card, with the id `model`, of a folder, file or repository; see `weights.add`."""
+    """Make a card, with the id `model`, of a folder, file or repository (see `weights.add`), or of
+    ``replicate:OWNER/NAME`` (see `backends.replicate.adding`)."""
+    if target.startswith("replicate:"):
+        from kinoloom.backends.replicate import adding
+
+        return adding.add(target, settings, load_catalog(settings), id_=model)
     from kinoloom.weights.add import add
 
-    return add(target, settings, Catalog.load(settings.models), id_=model)
+    return add(target, settings, load_catalog(settings), id_=model)
 
 
 def remove_model(model: str, settings: Settings, *, yes: bool = False) -> Removal:
@@ -120,9 +173,19 @@ def remove_model(model: str, settings: Settings, *, yes: bool = False) -> Remova
     from kinoloom.store.store import Store
     from kinoloom.weights import remove
 
-    catalog = Catalog.load(settings.models)
+    catalog = load_catalog(settings)
     card = catalog.get(model)
-    removal = remove.plan(card, settings, catalog)
+    try:
+        removal = remove.plan(card, settings, catalog)
+    except InvalidRequest as error:
+        if card.backend == "local":
+            raise
+        allowed = "one with a card of yours, or with files on this disk"
+        raise InvalidRequest(
+            [Problem("model", model, allowed)],
+            message=f"{model} runs on {card.backend}: there is nothing here to remove.",
+            hints=[f"To use it no more, take {card.backend} out of your settings."],
+        ) from error
     if not yes:
         listed = ", ".join(map(str, removal.paths))
         raise InvalidRequest(
@@ -135,10 +198,27 @@ def remove_model(model: str, settings: Settings, *, yes: bool = False) -> Remova
     return removal
 
 
-def _row(card: ModelCard, settings: Settings, places: Places) -> dict[str, Any]:
-    ready = backend_for(card.backend, settings).readiness(card)
+def _elsewhere(card: ModelCard, settings: Settings) -> Elsewhere:
+    ready = readiness_of([card], settings)[card.id]
+    return Elsewhere(
+        model=card.id,
+        backend=card.backend,
+        service=card.source.service or "",
+        price=price_words(card),
+        retirement=None if card.retirement is None else card.retirement.isoformat(),
+        successor=card.successor,
+        licence=card.licence.model_dump(mode="json"),
+        ready=ready.ready,
+        reasons=ready.reasons,
+        hints=ready.hints,
+    )
+
+
+def _row(card: ModelCard, ready: Readiness, places: Places) -> dict[str, Any]:
     state = "ready"
-    if not ready.ready:
+    if not ready.ready and card.backend != "local":
+        state = "unavailable"
+    elif not ready.ready:
         try:
             places.find(card)
             state = "found"
@@ -151,6 +231,10 @@ def _row(card: ModelCard, settings: Settings, places: Places) -> dict[str, Any]:
         "summary": card.summary,
         "tasks": list(card.tasks),
         "backend": card.backend,
+        "remote": card.remote is not None,
+        "price": price_words(card),
+        "retirement": None if card.retirement is None else card.retirement.isoformat(),
+        "successor": card.successor,
         "sizes": [f"{w}x{h}" for w, h in card.sizes.native],
         "frames": [card.frames.minimum, card.frames.maximum],
         "licence": card.licence.id,

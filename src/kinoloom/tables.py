@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,7 +82,7 @@ def show_scores(file: Path, frames: int, fps: float, scores: Scores) -> None:
 
 
 def show_models(rows: Sequence[dict[str, Any]], problems: Iterable[str]) -> None:
-    """The models, then what is wrong with other cards."""
+    """The models of this machine, those elsewhere, then what is wrong with other cards."""
     _table(
         ("model", "here", "tasks", "size", "frames"),
         [
@@ -93,16 +94,75 @@ def show_models(rows: Sequence[dict[str, Any]], problems: Iterable[str]) -> None
                 "-".join(map(str, r["frames"])),
             )
             for r in rows
+            if r["backend"] == "local"
+        ],
+        whole=True,
+    )
+    others = [
+        (
+            r["id"],
+            r["backend"],
+            "ready" if r["ready"] else "no",
+            r["price"],
+            ", ".join(r["tasks"]),
+        )
+        for r in rows
+        if r["backend"] != "local"
+    ]
+    if others:
+        write("")
+        _table(("model elsewhere", "on", "ready", "price", "tasks"), others, whole=True)
+    for row in rows:
+        for reason in row["reasons"] if row["state"] == "found" else ():
+            write(f"- {row['id']}: {reason}; {'; '.join(row['hints'])}")
+    if missing := sum(row["state"] == "missing" for row in rows):
+        write(f"- {missing} missing on this disk; what to do: kinoloom models check MODEL")
+    elsewhere: dict[str, list[str]] = {}
+    for row in rows:
+        if row["state"] == "unavailable":  # mostly all of a backend for the same reason
+            first = (*row["reasons"][:1], *row["hints"][:1])
+            why = "; ".join(text.rstrip(".") for text in first)
+            elsewhere.setdefault(f"{row['backend']}: {why}", []).append(row["id"])
+    for why, ids in elsewhere.items():
+        which = ids[0] if len(ids) == 1 else f"{len(ids)} models"
+        write(f"- {which} on {why}")
+    for problem in problems:
+        write(f"- {problem}")
+
+
+def show_backends(rows: Sequence[Mapping[str, Any]]) -> None:
+    """The backends, the servers of those that have several, and why some are not ready."""
+    _table(
+        ("backend", "", "models", "price", "where"),
+        [
+            (
+                row["name"],
+                "ready" if row["ready"] else "not ready" if row["set_up"] else "not set up",
+                f"{len(row['models'])} of {row['all_models']}" if row["all_models"] else "-",
+                row["prices"] or "-",
+                _where(row),
+            )
+            for row in rows
         ],
         whole=True,
     )
     for row in rows:
-        for reason in row["reasons"] if row["state"] != "missing" else ():
-            write(f"- {row['id']}: {reason}; {'; '.join(row['hints'])}")
-    if missing := sum(row["state"] == "missing" for row in rows):
-        write(f"- {missing} missing on this disk; what to do: kinoloom models check MODEL")
-    for problem in problems:
-        write(f"- {problem}")
+        for server in row["servers"]:
+            write(f"- {row['name']} {_server(server)}")
+        if row["verified"]:
+            write(f"- {row['name']}: the key is taken")
+        told = [server["url"] for server in row["servers"] if not server["reachable"]]
+        for reason in row["reasons"]:
+            if not any(url in reason for url in told):
+                write(f"- {row['name']}: {reason}")
+        for hint in row["hints"]:
+            write(f"  -> {hint}")
+
+
+def show_settings_in_use(rows: Iterable[Mapping[str, Any]]) -> None:
+    """Every setting, its value and who set it."""
+    lines = [(row["name"], _setting(row["value"]), row["where"]) for row in rows]
+    _table(("setting", "value", "from"), lines, whole=True, wide=True)
 
 
 def show_facts(facts: Iterable[tuple[str, str]]) -> None:
@@ -179,12 +239,75 @@ def show_statistics(found: Mapping[str, Any]) -> None:
         ("found again", f"{found['results']['hits']} ({_percent(found['results']['rate'])})"),
         ("time saved", duration(found["saved"]["seconds"])),
         ("prompts in the cache", _percent(found["embeddings"]["rate"])),
-        ("cost", f"{found['cost']:.2f} USD"),
+        ("cost", _money(found["cost"], "USD")),
     ]
     lines += [(f"jobs {state}", str(count)) for state, count in found["jobs"].items()]
     lines += [(f"clips {task}", str(made["clips"])) for task, made in found["tasks"].items()]
     lines += [(f"clips by {name}", str(made["clips"])) for name, made in found["backends"].items()]
     _table(("what", "by now"), lines)
+
+
+def show_costs(found: Mapping[str, Any]) -> None:
+    """What services cost, then what is left of the budgets."""
+    if not found["rows"]:
+        days = [f" {word} {found[word]}" for word in ("since", "until") if found[word]]
+        write(f"Nothing was ordered from a service{''.join(days)}.")
+    else:
+        totals = [{"name": "in all"} | total for total in found["totals"]]
+        _table(
+            (found["by"], "calls", "paid", "set aside", "of unknown cost"),
+            [
+                (
+                    row["name"] or "-",
+                    str(row["calls"]),
+                    _money(row["charged"], row["currency"]),
+                    _money(row["reserved"], row["currency"]),
+                    str(row["unknown"] or "-"),
+                )
+                for row in (*found["rows"], *totals)
+            ],
+            whole=True,
+        )
+    for budget in found["budgets"]:
+        used = f"{_percent(budget['share'])} of {_money(budget['limit'], budget['currency'])}"
+        left = f"{_money(budget['left'], budget['currency'])} left"
+        write(
+            f"{_MARKS['warning' if budget['warn'] else 'ok']} budget {budget['name']}: {used}"
+            f" spent or set aside, {left}"
+        )
+
+
+def _money(amount: str, currency: str) -> str:
+    from kinoloom.planner.cost import shown
+
+    return shown(Decimal(amount), currency)
+
+
+def _where(row: Mapping[str, Any]) -> str:
+    if row["device"] is None:
+        return "elsewhere" if row["remote"] else "here"
+    return f"{row['device']}{_free(row['memory_free'], row['memory_total'])}"
+
+
+def _server(server: Mapping[str, Any]) -> str:
+    """A server in a line: what it is and has, or why it cannot be used."""
+    if not server["reachable"]:
+        return f"{server['url']}: {server['reason'] or 'not reachable'}"
+    version = f"version {server['version']}" if server["version"] else "of an unknown version"
+    queue = "" if server["queue"] is None else f", {server['queue']} jobs in its queue"
+    return f"{server['url']}: {version}{_free(server['vram_free'], server['vram_total'])}{queue}"
+
+
+def _free(free: int | None, total: int | None) -> str:
+    return f", {free / 1e9:.1f} of {total / 1e9:.1f} GB free" if free and total else ""
+
+
+def _setting(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "" if value is None or value == {} else str(value)
 
 
 def _share_done(job: JobRecord) -> str:

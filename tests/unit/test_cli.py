@@ -88,6 +88,7 @@ def test_the_commands() -> None:
     jobs = {f"jobs {name}" for name in ("list", "show", "cancel", "hold", "release", "retry")}
     keys = {f"keys {name}" for name in ("create", "list", "revoke")}
     others = {"generate", "batch", "plan", "show", "score", "doctor", "serve", "worker", "stats"}
+    others |= {"backends"} | {f"config {name}" for name in ("check", "sample", "show")}
     assert set(commands()) == others | models | jobs | keys
 
 

@@ -32,7 +32,8 @@ def refusal(**flags: object) -> InvalidRequest:
 
 
 def test_defaults(tmp_path: Path) -> None:
-    assert load_settings().model_dump() == {
+    sections = {"backends", "budgets", "fallback", "reword"}
+    assert load_settings().model_dump(exclude=sections) == {
         "home": tmp_path / "data",
         "outputs": Path("outputs"),
         "models": tmp_path / "data" / "cards",
@@ -55,7 +56,17 @@ def test_defaults(tmp_path: Path) -> None:
         "job_timeout": 6 * 3600,
         "worker_ttl": 60.0,
         "history_days": 90,
+        "prefer": "quality",
+        "public_url": None,
     }
+
+
+def test_nothing_is_spent_or_sent_by_default() -> None:
+    settings = load_settings()
+    assert not settings.budgets.any
+    assert not settings.reword.enabled
+    assert not settings.fallback.after_rejection
+    assert settings.backends.model_dump()["runway"] == {"api_key": None, "base_url": None}
 
 
 def test_settings_are_frozen() -> None:
@@ -116,14 +127,14 @@ def test_every_mistake_is_listed_with_its_place(
     error = refusal(outputs="taken")
     found = {problem.field: problem for problem in error.problems}
     assert set(found) == {
-        f"devise in {place / 'kinoloom.yaml'}",
-        f"dtype in {place / 'kinoloom.yaml'}",
+        f"devise in {place / 'kinoloom.yaml'}, line 1",
+        f"dtype in {place / 'kinoloom.yaml'}, line 2",
         "the environment variable KINOLOOM_DEVICE",
         "--outputs",
     }
     assert found["the environment variable KINOLOOM_DEVICE"].nearest == "cuda"
-    assert found[f"devise in {place / 'kinoloom.yaml'}"].nearest == "device"
-    assert "float16" in found[f"dtype in {place / 'kinoloom.yaml'}"].allowed
+    assert found[f"devise in {place / 'kinoloom.yaml'}, line 1"].nearest == "device"
+    assert "float16" in found[f"dtype in {place / 'kinoloom.yaml'}, line 2"].allowed
     assert error.hints
 
 
@@ -155,10 +166,17 @@ def test_an_unknown_flag_is_refused() -> None:
     ("content", "said"),
     [
         (b"device: [cpu\n", "line 2"),
-        (b"just words\n", "just words"),
+        (b"just words\n", "line 1"),
         (b"- a\n- b\n", "key: value"),
         (b"device: \xff\xfe\n", "UTF-8"),
-        (b"home: 2026-99-99\n", "YAML"),
+        (b"device: cpu\ndtype:\n\t- auto\n", "line 3"),
+        (b"device: cpu\n\tdtype: auto\n", "a tab"),
+        (b"device: cpu\n---\ndevice: cpu\n", "line 2"),
+        (b"device: cpu\x00\n", "line 1"),
+        (b"device: cpu\n? [a]\n: b\n", "line 2"),
+        (b"[" * 5000, "nested too deep"),
+        (b"a: &a [*a]\n", "line 1"),
+        (b"device: cpu\n<<: [text]\n", "line 2"),
         (b"a: !!python/object/apply:os.getcwd []\n", "line 1"),
         (b"#" * 1_000_001, "size"),
     ],

@@ -10,13 +10,16 @@ import errno
 import os
 import secrets
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-
-import av
+from typing import TYPE_CHECKING, TypeGuard
 
 from kinoloom.errors import OutputFailed
+
+if TYPE_CHECKING:  # the server and the workers write files too, and load no codec
+    import av
 
 _ELSEWHERE = "Choose another place with --output."
 _CAUSES: dict[int, tuple[str, tuple[str, ...]]] = {
@@ -58,8 +61,16 @@ def disk_errors(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, av.FFmpegError) as error:
-        raise output_failed(path, error) from error
+    except Exception as error:
+        if isinstance(error, OSError) or _of_ffmpeg(error):
+            raise output_failed(path, error) from error
+        raise
+
+
+def _of_ffmpeg(error: Exception) -> TypeGuard[av.FFmpegError]:
+    """Whether FFmpeg raised it, which nobody has to load who has not."""
+    loaded = sys.modules.get("av")
+    return loaded is not None and isinstance(error, loaded.FFmpegError)
 
 
 def check_writable(path: str | Path, needed_bytes: int = 0, *, folder: bool = False) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import PurePath
 from typing import Any, Generic, Literal, TypeVar
 
@@ -18,8 +18,15 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from kinoloom.store.clips import ClipRecord
 from kinoloom.store.jobs import JobRecord, JobState
+from kinoloom.store.money import plain_or_none
+from kinoloom.store.remote_calls import Group
 
 T = TypeVar("T")
+
+_COST = (
+    "what services charged for it, as an exact decimal number such as 0.6; null where nothing was"
+    " paid or it is not known"
+)
 
 DIGEST = r"^sha256:[0-9a-f]{64}$"
 """The name of a file by its content, as a pattern."""
@@ -102,7 +109,8 @@ class Job(Answer):
     progress: dict[str, Any] | None = Field(
         description="phase, step of steps, elapsed seconds, eta in seconds"
     )
-    cost: float | None = Field(description="US dollars; null where nothing is paid")
+    cost: str | None = Field(description=_COST)
+    currency: str | None = Field(description="of the cost, such as USD")
     idempotency_key: str | None
     webhook: str | None
     remixed_from: str | None = Field(description="the job whose clip it was made after")
@@ -157,6 +165,9 @@ class Clip(Answer):
     timings: dict[str, Any] = Field(description="seconds by phase of the render")
     warnings: list[str]
     takes: list[dict[str, Any]] = Field(description="the candidates that it was chosen from")
+    attempts: list[dict[str, Any]] = Field(description="what was tried for it, in order")
+    cost: str | None = Field(description=_COST)
+    currency: str | None = Field(description="of the cost, such as USD")
     links: ClipLinks
 
     @classmethod
@@ -193,14 +204,18 @@ class Clip(Answer):
             timings=dict(record.timings),
             warnings=list(record.warnings),
             takes=[dict(take) for take in record.takes],
+            attempts=[dict(attempt) for attempt in record.attempts],
+            cost=plain_or_none(record.cost),
+            currency=record.currency,
             links=links,
         )
 
 
 class Model(Answer):
-    """A model and whether it can run on this machine.
+    """A model and whether it can run now, on this machine or elsewhere.
 
-    `state` is `ready`; `found` when weights are here but something is missing; or `missing`.
+    `state` is `ready`; `found` when weights are here but something is missing; `missing`; or
+    `unavailable`, of a model that another backend cannot run now.
     """
 
     id: str = Field(examples=["spark"])
@@ -209,10 +224,14 @@ class Model(Answer):
     summary: str
     tasks: list[str]
     backend: str
+    remote: bool = Field(description="whether it is made elsewhere")
+    price: str = Field(description="in words", examples=["0.05 to 0.40 USD/s", "unknown", "free"])
+    retirement: str | None = Field(description="the day after which nobody offers it")
+    successor: str | None = Field(description="the model to use then")
     sizes: list[str] = Field(examples=[["256x160"]])
     frames: list[int] = Field(description="the fewest and the most frames of a clip")
     licence: str
-    state: Literal["ready", "found", "missing"]
+    state: Literal["ready", "found", "missing", "unavailable"]
     ready: bool
     reasons: list[str]
     hints: list[str]
@@ -274,11 +293,28 @@ class Requirements(Answer):
     notes: list[str]
 
 
+class BackendServer(Answer):
+    """One of the servers of a backend; null where it does not tell."""
+
+    url: str
+    reachable: bool
+    reason: str | None = Field(description="why it cannot be used")
+    version: str | None
+    vram_free: int | None = Field(description="bytes")
+    vram_total: int | None = Field(description="bytes")
+    queue: int | None = Field(description="jobs that run or wait there, anybody's")
+
+
 class Backend(Answer):
     """Something that runs models, whether it can now, and if not, why and what helps."""
 
     name: str = Field(examples=["local"])
+    set_up: bool = Field(description="whether there is a key or server to use it with")
+    remote: bool = Field(description="whether it makes clips elsewhere")
     ready: bool
+    verified: bool | None = Field(description="whether its key was taken; null: not asked")
+    prices: str = Field(description="in words", examples=["0.05 to 0.40 USD/s, unknown"])
+    servers: list[BackendServer]
     device: str | None = Field(description="what it renders on", examples=["cpu x8"])
     memory_free: int | None = Field(description="bytes")
     memory_total: int | None = Field(description="bytes")
@@ -363,9 +399,50 @@ class Statistics(Answer):
     jobs: dict[str, int] = Field(description="how many jobs are in which state")
     embeddings: Share = Field(description="of prompts, in the cache")
     results: Share = Field(description="of whole clips, among those made before")
-    cost: float = Field(description="US dollars paid for all jobs that are remembered")
-    costs: dict[str, float] = Field(description="US dollars by backend")
+    cost: str = Field(description="US dollars paid to services, as an exact decimal number")
+    costs: dict[str, str] = Field(description="US dollars by backend")
     saved: Savings
+
+
+class CostTotal(Answer):
+    """What calls to services add up to, in one currency; amounts are exact decimal numbers."""
+
+    calls: int
+    charged: str = Field(description="what was paid, such as 0.6")
+    reserved: str = Field(description="what is set aside for calls that are not over")
+    unknown: int = Field(description="calls of which nobody knows what they cost")
+    currency: str
+
+
+class CostRow(CostTotal):
+    """What the calls of one day, backend, model, film or key cost."""
+
+    name: str | None = Field(description="null for calls of none")
+    id: str | None = Field(description="the id of a key; else the name again")
+
+
+class BudgetUse(Answer):
+    """How much of a budget is used; amounts are exact decimal numbers."""
+
+    name: str = Field(description="day, month, or key and its name")
+    limit: str
+    spent: str
+    reserved: str
+    left: str
+    currency: str
+    share: float = Field(description="of the limit, spent and reserved; 1 is all of it")
+    warn: bool = Field(description="whether the share has reached `budgets.warn_at`")
+
+
+class Costs(Answer):
+    """What services cost, and how much of the budgets is used."""
+
+    by: Group
+    since: date | None
+    until: date | None
+    rows: list[CostRow]
+    totals: list[CostTotal] = Field(description="one for each currency")
+    budgets: list[BudgetUse] = Field(description="as they are now")
 
 
 class Health(Answer):

@@ -27,8 +27,10 @@ def shared_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     """With cards of the user: one whose model was never downloaded."""
     folder = tmp_path_factory.mktemp("shared")
     write_card(folder / "cards", "{repo: nobody/nothing}", name="far")
-    with api(Settings(home=folder, models=folder / "cards")) as found:
-        yield found
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("RUNWAYML_API_SECRET", raising=False)
+        with api(Settings(home=folder, models=folder / "cards")) as found:
+            yield found
 
 
 def test_models_tell_whether_they_can_run_here(shared_api: Api) -> None:
@@ -71,6 +73,16 @@ def test_requirements_say_what_is_here_and_what_helps(shared_api: Api) -> None:
     assert any("kinoloom models pull far" in hint for hint in far["hints"])
 
 
+def test_a_model_elsewhere_needs_no_files(shared_api: Api) -> None:
+    models = {model["id"]: model for model in shared_api.client.get("/api/models").json()["items"]}
+    far = models["runway-gen4.5"]
+    assert (far["remote"], far["state"], far["price"]) == (True, "unavailable", "0.12 USD/s")
+    needs = shared_api.client.get("/api/models/runway-gen4.5/requirements").json()
+    assert (needs["ready"], needs["missing"], needs["disk_needed"]) == (False, [], 0)
+    assert needs["hints"]
+    assert "price: 0.12 USD/s" in needs["notes"]
+
+
 @pytest.mark.parametrize("part", ["", "/requirements"])
 def test_a_model_that_is_not_there_is_not_found(shared_api: Api, part: str) -> None:
     answer = shared_api.client.get(f"/api/models/sparkk{part}")
@@ -86,11 +98,16 @@ def test_only_models_that_are_here_are_detected(shared_api: Api) -> None:
 
 
 def test_a_backend_tells_what_it_can_run(shared_api: Api) -> None:
-    (local,) = shared_api.client.get("/api/backends").json()["items"]
-    assert (local["name"], local["ready"], local["reasons"]) == ("local", True, [])
+    items = shared_api.client.get("/api/backends").json()["items"]
+    found = {backend["name"]: backend for backend in items}
+    local, runway = found["local"], found["runway"]
+    assert (local["remote"], local["ready"], local["reasons"]) == (False, True, [])
     assert "spark" in local["models"]
     assert "far" not in local["models"]
     assert local["memory_free"] > 0
+    assert (runway["remote"], runway["ready"], runway["models"]) == (True, False, [])
+    assert runway["reasons"]
+    assert runway["hints"]
 
 
 def test_queues_count_jobs_and_workers(studio_api: Api) -> None:

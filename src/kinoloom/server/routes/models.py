@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 
 from kinoloom import models
 from kinoloom.catalog.card import ModelCard
-from kinoloom.catalog.loader import Catalog
+from kinoloom.jobs.planning import load_catalog
 from kinoloom.request import Task
 from kinoloom.server.deps import Reader, SettingsDep
 from kinoloom.server.problems import problem_docs
@@ -40,7 +40,7 @@ def list_models(
         Query(max_length=200, description="Only models of this family.", examples=["ltx"]),
     ] = None,
 ) -> Models:
-    """Every model that has a card, and whether it can run on this machine now."""
+    """Every model that has a card, and whether it can run now, on this machine or elsewhere."""
     rows, problems = models.list_models(settings, task=task)
     items = [Model.model_validate(row) for row in rows if family in (None, row["family"])]
     return Models(items=items, problems=problems)
@@ -50,8 +50,8 @@ def list_models(
 @router.get("/detected", operation_id="detect_models", summary="See which models are here")
 def detect_models(key: Reader, settings: SettingsDep) -> DetectedModels:
     """The models whose weights are on this machine, whole or in part."""
-    rows, _ = models.list_models(settings)
-    catalog, places = Catalog.load(settings.models), Places.of(settings)
+    rows, _ = models.list_models(settings, backend="local")
+    catalog, places = load_catalog(settings), Places.of(settings)
     found = []
     for row in rows:
         if row["state"] == "missing":
@@ -84,6 +84,8 @@ def get_model_requirements(key: Reader, settings: SettingsDep, model: ModelId) -
     """The files, disk, memory and packages that a model needs and has, and what is to be done."""
     # Nobody is asked whether there is something newer: an answer must not wait for another server.
     taken = models.check_model(model, settings, ask=False)
+    if isinstance(taken, models.Elsewhere):
+        return _elsewhere(taken)
     enough = None
     if taken.vram_needed is not None and taken.vram_free is not None:
         enough = taken.vram_needed <= taken.vram_free
@@ -95,6 +97,29 @@ def get_model_requirements(key: Reader, settings: SettingsDep, model: ModelId) -
             "missing": [file for file in files if file.state != "found"],
             "vram_enough": enough,
         }
+    )
+
+
+def _elsewhere(taken: models.Elsewhere) -> Requirements:
+    """Of a model of another backend no file is needed here."""
+    return Requirements(
+        model=taken.model,
+        ready=taken.ready,
+        found=[],
+        missing=[],
+        size=0,
+        disk_needed=0,
+        disk_free=None,
+        vram_needed=None,
+        vram_all=None,
+        vram_free=None,
+        vram_enough=None,
+        packages=[],
+        licence=taken.licence,
+        pinned={},
+        reasons=list(taken.reasons),
+        hints=list(taken.hints),
+        notes=[f"runs on {taken.backend}", f"price: {taken.price}"],
     )
 
 
