@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 from kinoloom.backends import registry
+from kinoloom.catalog.loader import Catalog
 from kinoloom.config import Settings
 from kinoloom.config_load import Given, Loaded, dotted
 from kinoloom.config_schema import annotation_at, holds_secret
@@ -28,6 +29,7 @@ def warnings(loaded: Loaded) -> list[str]:
     return [
         *_budgets(settings),
         *_chain(settings),
+        *_same_names(settings),
         *_plain_http(settings),
         *_rewording(settings),
         *_webhooks(settings),
@@ -70,6 +72,20 @@ def _chain(settings: Settings) -> Iterator[str]:
             yield f"fallback.chain: there is no backend {name!r}{meant}"
     for name in sorted({name for name in chain if chain.count(name) > 1}):
         yield f"fallback.chain: {name} stands in it twice"
+
+
+def _same_names(settings: Settings) -> Iterator[str]:
+    """Models of servers whose names are taken, so that nobody can ask for them."""
+    taken = {
+        card.id: f"a model of the backend {card.backend}" for card in Catalog.load(settings.models)
+    }
+    for name, server in settings.backends.openai.items():
+        for model in server.models:
+            where = f"backends.openai.{name}.models.{model}"
+            if model in taken:
+                yield f"{where}: {model} is the name of {taken[model]} already; choose another"
+            else:
+                taken[model] = f"a model of the server {name}"
 
 
 def _plain_http(settings: Settings) -> Iterator[str]:

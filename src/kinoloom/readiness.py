@@ -27,6 +27,8 @@ from kinoloom.planner.cost import shown
 
 PATIENCE = 4.0
 """Seconds that a backend has for its answer; each server is given up after 3 of them."""
+_VERIFYING = 20.0
+"""The same where a key is tried: an SDK is loaded for it, and the service is far away."""
 _SHOWN = 10  # reasons; a machine without any model has one for each of them
 _SERVER = ("url", "reachable", "reason", "version", "vram_free", "vram_total", "queue")
 
@@ -36,13 +38,16 @@ _asking = threading.Lock()
 
 
 def list_backends(
-    settings: Settings, *, verify: bool = False, patience: float = PATIENCE
+    settings: Settings, *, verify: bool = False, patience: float | None = None
 ) -> list[dict[str, Any]]:
     """Every backend as a JSON-ready row: whether it is ready, its models, servers and prices.
 
     With `verify` each that is set up and can do so makes one free call, to see whether its key is
-    taken; `verified` is then whether it was, None where nobody was asked.
+    taken; `verified` is then whether it was, None where nobody was asked, and `account` what the
+    service said of the account. `patience` is the seconds that each has.
     """
+    if patience is None:
+        patience = _VERIFYING if verify else PATIENCE
     catalog = load_catalog(settings)
     names = registry.names()
     work = {name: _survey_of(name, catalog, settings, verify) for name in names}
@@ -105,19 +110,23 @@ def _survey_of(
             registry.cards_of(name, catalog, settings)  # which says why there are none
         states = _readiness_of_all(name, cards, settings)()
         ready = [card.id for card in cards if states[card.id].ready]
-        verified = None
+        verified: bool | None = None
+        account: tuple[str, ...] = ()
         # That one model was retired is said of the model, unless there is nothing else to say.
         gone = [states[card.id] for card in cards if _retired(card)]
         failing = [x for x in states.values() if not x.ready and x not in gone] or gone
         if verify and registry.usable(name, settings) and hasattr(backend, "verify"):
             answer: Readiness = backend.verify()
             verified = answer.ready
-            if not answer.ready:
+            if answer.ready:
+                account = answer.reasons
+            else:
                 ready, failing = [], [answer]
         return {
             "remote": backend.remote,
             "ready": bool(ready),
             "verified": verified,
+            "account": list(account),
             "models": ready,
             "all_models": len(cards),
             "prices": prices_words(cards),
@@ -139,6 +148,7 @@ def _with_defaults(
         "remote": name != "local",
         "ready": False,
         "verified": None,
+        "account": [],
         "device": None,
         "memory_free": None,
         "memory_total": None,

@@ -150,7 +150,7 @@ def show_backends(rows: Sequence[Mapping[str, Any]]) -> None:
         for server in row["servers"]:
             write(f"- {row['name']} {_server(server)}")
         if row["verified"]:
-            write(f"- {row['name']}: the key is taken")
+            write("; ".join((f"- {row['name']}: the key is taken", *row["account"])))
         told = [server["url"] for server in row["servers"] if not server["reachable"]]
         for reason in row["reasons"]:
             if not any(url in reason for url in told):

@@ -180,6 +180,11 @@ def test_another_file_can_be_checked(place: Path, kinoloom: Kinoloom) -> None:
     assert "missing.yaml" in missing.stderr
 
 
+_MODEL = "models: {{{name}: {{model: a/b, like: spark, price: free}}}}"
+SERVER = "backends:\n  openai:\n    one: {{url: http://127.0.0.1:1/v1, " + _MODEL + "}}"
+OTHER = "    two: {url: http://127.0.0.1:2/v1, " + _MODEL.format(name="mine") + "}"
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -194,6 +199,8 @@ def test_another_file_can_be_checked(place: Path, kinoloom: Kinoloom) -> None:
         ("reword: {enabled: yes, url: http://host/v1}", "set reword.model"),
         ("reword: {url: http://host/v1, model: x}", "reword.enabled is false"),
         (f"backends: {{replicate: {{webhook_secret: {SECRET}}}}}", "public_url"),
+        (SERVER.format(name="spark"), "of the backend local already"),
+        (SERVER.format(name="mine") + "\n" + OTHER, "of the server one already"),
     ],
 )
 def test_what_looks_odd_is_said_and_no_mistake(

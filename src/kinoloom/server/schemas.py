@@ -313,6 +313,7 @@ class Backend(Answer):
     remote: bool = Field(description="whether it makes clips elsewhere")
     ready: bool
     verified: bool | None = Field(description="whether its key was taken; null: not asked")
+    account: list[str] = Field(description="what the service said of the account, if asked")
     prices: str = Field(description="in words", examples=["0.05 to 0.40 USD/s, unknown"])
     servers: list[BackendServer]
     device: str | None = Field(description="what it renders on", examples=["cpu x8"])

@@ -96,7 +96,7 @@ class RunwayBackend:
             return Readiness(False, reasons, error.hints)
         balance = told.get("creditBalance")
         if not isinstance(balance, int | Decimal):
-            return Readiness(True, ("The key is valid.",))
+            return Readiness(True)
         credit = f"The account has {balance} credits ({balance * _CREDIT:.2f} USD)."
         if balance <= 0:
             return Readiness(False, (credit,), ("Add credit at https://dev.runwayml.com.",))
