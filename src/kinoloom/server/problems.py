@@ -214,7 +214,7 @@ _EXAMPLES: dict[int, tuple[str, str, str, str]] = {
     402: (
         "budget_exceeded",
         "The key's budget does not cover this clip.",
-        "It would cost $0.40, and $0.25 of $5.00 are left.",
+        "It would cost 0.40 USD, and 0.25 USD of 5.00 USD are left.",
         "Create a key with a larger budget.",
     ),
     403: (
