@@ -28,7 +28,13 @@ class Factory:
         self.store = store
         self.service = JobService(settings, store)
         self.child = StandIn()
-        self.worker = Worker(settings, store, name=name, child=self.child)  # type: ignore[arg-type]
+        self.worker = Worker(
+            settings,
+            store,
+            name=name,
+            child=self.child,  # type: ignore[arg-type]
+            media=self.child,  # type: ignore[arg-type]
+        )
         self._seeds = iter(range(10_000))
 
     def submit(self, prompt: str = "a red ball", **options: Any) -> JobRecord:

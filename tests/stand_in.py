@@ -20,6 +20,18 @@ from kinoloom.errors import Cancelled, TimedOut, WorkerUnavailable
 Message = dict[str, Any]
 JPEG = b"\xff\xd8 a rough picture \xff\xd9"
 
+VIDEO: Message = {
+    "kind": "video",
+    "width": 64,
+    "height": 64,
+    "frames": 12,
+    "fps": 12.0,
+    "duration": 1.0,
+    "codec": "h264",
+    "format": "mp4",
+    "has_audio": False,
+}
+
 
 @dataclass
 class StandIn:
@@ -27,7 +39,8 @@ class StandIn:
 
     `calls` are the commands that it was given. `ends` are the errors that the next calls end with,
     by command. `before` is called with each command before it is carried out. A render goes on only
-    while `open` is set. `overall` is the score of a take by its frames' words.
+    while `open` is set. `video` is what a service's file is, `overall` the score of a take by its
+    frames' words.
     """
 
     steps: int = 3
@@ -38,6 +51,7 @@ class StandIn:
     open: threading.Event = field(default_factory=threading.Event)
     rendering: threading.Event = field(default_factory=threading.Event)
     closed: bool = False
+    video: Message = field(default_factory=lambda: dict(VIDEO))
     order: list[str] = field(default_factory=list)
     at_once: int = 0
     most_at_once: int = 0
@@ -108,6 +122,17 @@ class StandIn:
         frames = Path(arguments["folder"]) / f"frames-{number}.npy"
         frames.write_text(f"frames of {plan['prompt']}, seed {plan['seed'] + number}")
         return {"frames": str(frames), "audio": None, "rendered": facts()}
+
+    def _probe(self, arguments: Mapping[str, Any], tell: object, check: object) -> Message:
+        Path(arguments["path"]).read_text()
+        return dict(self.video)
+
+    def _fit(self, arguments: Mapping[str, Any], tell: object, check: object) -> Message:
+        fitted = {}
+        for name, path in arguments["inputs"].items():
+            fitted[name] = str(Path(arguments["folder"]) / f"input-{name}.png")
+            Path(fitted[name]).write_bytes(Path(path).read_bytes())
+        return {"inputs": fitted}
 
     def _score(self, arguments: Mapping[str, Any], tell: object, check: object) -> Message:
         overall = self.overall(Path(arguments["frames"]).read_text())

@@ -106,7 +106,11 @@ def run(
     on_plan: Callable[[Plan], None] | None = None,
     on_progress: Listener | None = None,
 ) -> Clip:
-    """Plan and make one clip; `on_plan` sees the plan before anything is spent."""
+    """Plan and make one clip; `on_plan` sees the plan before anything is spent.
+
+    What a service makes is a durable job: asked for again after a kill, it goes on and nothing is
+    paid twice.
+    """
     from kinoloom.clip import Clip
     from kinoloom.jobs import planning
     from kinoloom.jobs.clip import make_clip
@@ -116,6 +120,8 @@ def run(
     catalog = planning.load_catalog(settings)
     store = held_store(settings)
     resolved = planning.plan_request(request, settings, store, catalog=catalog)
+    if resolved.remote:
+        return _run_elsewhere(request, resolved, settings, on_plan, on_progress)
     if on_plan is not None:
         on_plan(resolved)
     made = make_clip(
@@ -127,6 +133,44 @@ def run(
         listener=on_progress,
     )
     return Clip(made.record, reused=made.reused)
+
+
+def _run_elsewhere(
+    request: VideoRequest,
+    resolved: Plan,
+    settings: Settings,
+    on_plan: Callable[[Plan], None] | None,
+    on_progress: Listener | None,
+) -> Clip:
+    from kinoloom.clip import Clip
+    from kinoloom.jobs.here import Here
+
+    with Here(settings, renders=False) as here:
+        made = here.make(
+            request,
+            on_plan=on_plan or (lambda _plan: None),
+            view=_Listening(on_progress),
+            plan=resolved,
+        )
+    return Clip(made.record, reused=made.reused)
+
+
+class _Listening:
+    """What a job tells, for a listener that only wants to hear of its progress."""
+
+    def __init__(self, listener: Listener | None) -> None:
+        self._listener = listener
+
+    def note(self, text: str) -> None:
+        """Nobody listens to that."""
+
+    def progress(self, event: Event) -> None:
+        """One report of the job."""
+        if self._listener is not None:
+            self._listener(event)
+
+    def preview(self, jpeg: str) -> None:
+        """Nobody listens to that."""
 
 
 def plan_request(request: VideoRequest, settings: Settings) -> Plan:

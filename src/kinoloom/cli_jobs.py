@@ -13,6 +13,7 @@ from kinoloom.outcome import outcome, plain_view, settings_now
 if TYPE_CHECKING:
     from kinoloom.jobs.service import JobService
     from kinoloom.store.jobs import JobRecord
+    from kinoloom.store.remote_calls import RemoteCall
 
 jobs_app = typer.Typer(
     help="The jobs that wait, run, or are done: of commands, of the server, of other machines.",
@@ -59,16 +60,22 @@ def jobs_list(
 
 @jobs_app.command("show")
 def jobs_show(job: Id, as_json: AsJson = False) -> None:
-    """Show a job: its state, what was told of it, and how it ended."""
+    """Show a job: its state, what was told of it, the calls to services, and how it ended."""
     with _service(as_json) as service:
         from kinoloom import tables
-        from kinoloom.terminal import write_json
+        from kinoloom.terminal import write, write_json
 
-        found, events = service.get(job), service.events(job)
+        found, events, calls = service.get(job), service.events(job), service.calls(job)
         if as_json:
-            write_json(found.as_dict() | {"events": [event.as_dict() for event in events]})
+            told = {
+                "events": [event.as_dict() for event in events],
+                "calls": [call.as_dict() for call in calls],
+            }
+            write_json(found.as_dict() | told)
         else:
             tables.show_job(found, events)
+            for call in calls:
+                write(_call_line(call))
 
 
 @jobs_app.command("cancel")
@@ -95,6 +102,28 @@ def jobs_retry(job: Id, as_json: AsJson = False) -> None:
     _change(job, as_json, lambda service: service.retry(job))
 
 
+@jobs_app.command("resolve")
+def jobs_resolve(
+    job: Id,
+    remote_id: Annotated[
+        str | None, typer.Option(help="The service has the order, and calls it this.")
+    ] = None,
+    not_accepted: Annotated[
+        bool, typer.Option("--not-accepted", help="The service does not have the order.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say whether a service has an order, where it gave no answer and cannot be asked.
+
+    The job then goes on at a worker, or where none is running when its command is run again.
+    """
+    _change(
+        job,
+        as_json,
+        lambda service: service.resolve(job, remote_id=remote_id, not_accepted=not_accepted),
+    )
+
+
 def stats(as_json: AsJson = False) -> None:
     """Show what was made by now: clips, frames, time, caches, queues, cost."""
     with _service(as_json) as service:
@@ -106,6 +135,21 @@ def stats(as_json: AsJson = False) -> None:
             write_json(found)
         else:
             tables.show_statistics(found)
+
+
+def _call_line(call: RemoteCall) -> str:
+    """A call to a service in one line."""
+    from kinoloom.planner.cost import shown
+
+    costs = "price unknown"
+    if (paid := call.charged) is not None:
+        costs = f"charged {shown(paid, call.currency)}"
+    elif not call.open:
+        costs = "charge unknown"
+    elif call.reserved is not None:
+        costs = f"{shown(call.reserved, call.currency)} set aside"
+    there = f" as {call.remote_id}" if call.remote_id is not None else ""
+    return f"take {call.take + 1}, {call.model} on {call.backend}{there}: {call.state}, {costs}"
 
 
 def _change(job: str, as_json: bool, change: Callable[[JobService], JobRecord]) -> None:

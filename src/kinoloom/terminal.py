@@ -25,6 +25,9 @@ WORDS = {
     "encode": "reading the prompt",
     "denoise": "rendering",
     "decode": "decoding",
+    "queued": "waiting at the service",
+    "render": "being made at the service",
+    "fetch": "downloading",
     "score": "scoring",
     "write": "writing",
 }

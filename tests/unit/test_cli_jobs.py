@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from kinoloom import cli
 from kinoloom.config import load_settings
 from kinoloom.store.held import held_store
 from kinoloom.store.jobs import JobRecord
+from kinoloom.store.remote_calls import Limits
 from kinoloom.store.store import Store
+from paying import pay
 
 WISHES = ("cancel", "hold", "release", "retry")
 
@@ -183,11 +186,11 @@ def test_a_job_that_there_is_not(kinoloom: Kinoloom, command: str) -> None:
 
 
 def test_statistics(kinoloom: Kinoloom, store: Store) -> None:
-    add(store, cost=0.5, backend="veo")
+    pay(store, add(store, backend="veo").id, "0.5")
     add(store, state="failed")
     data = json.loads(kinoloom("stats", "--json").stdout)
     assert data["jobs"] == {"failed": 1, "queued": 1}
-    assert data["cost"] == 0.5
+    assert data["cost"] == "0.5"
     shown = kinoloom("stats").stdout
     assert "jobs failed" in shown
     assert "0.50 USD" in shown
@@ -201,3 +204,41 @@ def test_a_database_that_cannot_be_reached_is_told(
     assert result.exit_code == 1
     assert "error (store_broken): " in result.stderr
     assert "s3cret" not in result.output
+
+
+def uncertain(store: Store, **values: Any) -> JobRecord:
+    """A job that waits since nobody knows whether a service has its order."""
+    job = add(store, queue="api", backend="runway", model="gen", state="held", **values)
+    calls = store.remote_calls
+    call = calls.reserve(
+        job.id, 0, backend="runway", model="gen", amount=Decimal("0.6"), limits=Limits()
+    )
+    assert calls.send(call.id)
+    assert calls.doubt(call.id, {"kind": "uncertain", "message": "No answer."})
+    return job
+
+
+@pytest.mark.parametrize(
+    ("said", "state"), [(("--remote-id", "task-7"), "accepted"), (("--not-accepted",), "new")]
+)
+def test_an_uncertain_order_is_resolved(
+    kinoloom: Kinoloom, store: Store, said: tuple[str, ...], state: str
+) -> None:
+    job = uncertain(store)
+    shown = kinoloom("jobs", "show", job.id).stdout
+    assert "take 1, gen on runway: uncertain, 0.60 USD set aside" in shown
+    ended = kinoloom("jobs", "resolve", job.id, *said)
+    assert (ended.exit_code, ended.stdout.strip()) == (0, f"{job.id} is queued")
+    calls = json.loads(kinoloom("jobs", "show", job.id, "--json").stdout)["calls"]
+    assert [call["state"] for call in calls] == [state]
+    again = kinoloom("jobs", "resolve", job.id, *said)
+    assert again.exit_code == 1
+    assert "conflict" in again.stderr
+
+
+def test_just_one_thing_is_said_of_an_order(kinoloom: Kinoloom, store: Store) -> None:
+    job = uncertain(store)
+    for said in ((), ("--remote-id", "x", "--not-accepted")):
+        ended = kinoloom("jobs", "resolve", job.id, *said)
+        assert ended.exit_code != 0
+        assert "remote_id" in ended.stderr

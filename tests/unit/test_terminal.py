@@ -21,8 +21,8 @@ from kinoloom.doctor import Check
 from kinoloom.errors import InvalidMedia, InvalidRequest, KinoloomError, Problem
 from kinoloom.jobs.progress import PHASES, Event
 from kinoloom.planner import resolve
-from kinoloom.planner.plan import Plan
 from kinoloom.planner.outlook import Machine
+from kinoloom.planner.plan import Plan
 from kinoloom.quality.score import score
 from kinoloom.request import VideoRequest
 from kinoloom.store.clips import ClipRecord

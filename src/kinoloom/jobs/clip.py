@@ -30,7 +30,8 @@ from kinoloom.jobs.record import (
 )
 from kinoloom.jobs.reuse import find_again
 from kinoloom.jobs.room import check_place
-from kinoloom.jobs.steps import encode_clip, plan_of_take, poster_png, render_take, score_frames
+from kinoloom.jobs.steps import encode_clip, poster_png, render_take, score_frames
+from kinoloom.jobs.takes import plan_of_take
 from kinoloom.planner.inputs import file_digest
 from kinoloom.planner.plan import Plan
 from kinoloom.quality.score import Scores

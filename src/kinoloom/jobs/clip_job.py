@@ -1,87 +1,40 @@
 """How does a job of a clip go on from wherever it is?
 
-    plan -> cache -> render -> quality -> encode -> publish
+    plan -> cache -> takes, each scored -> encode -> publish
 
 What a step leaves behind is a file in the store and a row that names it; a later run of the same
 job, by whichever worker, finds the row and goes on. Heavy and hostile work is done by the worker's
-child process. Every write is conditional on the job's `run`: a worker that was thought dead and
-comes back writes nothing.
+child processes. A take is rendered there (`local_take`) or made by a service (`remote_take`); when
+that fails, `recovery` may know another way.
 """
 
 from __future__ import annotations
 
-import random
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from kinoloom.config import Settings
-from kinoloom.errors import Cancelled, KinoloomError, TimedOut, WorkerUnavailable
+from kinoloom.errors import Cancelled, KinoloomError, TimedOut
+from kinoloom.jobs.attempts import Attempts
+from kinoloom.jobs.job_run import Bench, JobRun, Rendered, Superseded, Watch
 from kinoloom.jobs.leftovers import tidy, work_folder
+from kinoloom.jobs.local_take import render_here
 from kinoloom.jobs.naming import output_path
-from kinoloom.jobs.planning import load_catalog, machine_of
-from kinoloom.jobs.record import (
-    RenderFacts,
-    clip_record,
-    measurement_of,
-    settings_of,
-    take_settings,
-)
-from kinoloom.jobs.render_process import RenderProcess
+from kinoloom.jobs.planning import machine_of
+from kinoloom.jobs.record import clip_record, measurement_of, settings_of, take_settings
+from kinoloom.jobs.recovery import Recovery
+from kinoloom.jobs.remote_take import RemoteTake
+from kinoloom.jobs.replanning import planned_again
 from kinoloom.jobs.reuse import find_again
 from kinoloom.jobs.room import check_place
-from kinoloom.jobs.telling import Telling
 from kinoloom.media.output import disk_errors, whole_file
-from kinoloom.planner import resolve
 from kinoloom.planner.plan import Plan
 from kinoloom.store.clips import ClipRecord
-from kinoloom.store.jobs import JobRecord
+from kinoloom.store.jobs import JobChanges, JobRecord
 from kinoloom.store.statistics import REUSED
-from kinoloom.store.store import Store
-
-ATTEMPTS = 2
-"""How often a step is tried whose child process died."""
-_PAUSE = 1.0
-"""Seconds before the second attempt, times a random factor of 1 to 2."""
-
-
-class Superseded(Exception):
-    """This run of the job is over: it was held, cancelled, or given to another worker."""
-
-
-class Watch(Protocol):
-    """What the worker knows of a job that it runs."""
-
-    def over(self) -> bool:
-        """Whether the run must stop: cancelled, held, taken over or out of time."""
-        ...
-
-    def timed_out(self) -> bool:
-        """Whether it must stop for its deadline."""
-        ...
-
-    def seconds_left(self) -> float:
-        """Until the deadline."""
-        ...
-
-
-@dataclass(frozen=True)
-class Bench:
-    """What a worker has to run jobs with; `on_event` sees what the job tells, as it happens.
-
-    `device_lock` is held while a device renders: one job at a time on each.
-    """
-
-    settings: Settings
-    store: Store
-    worker: str
-    child: RenderProcess
-    device_lock: Callable[[str, Callable[[], bool]], Any]
-    on_event: Callable[[str, Mapping[str, Any]], None]
 
 
 class ClipJob:
@@ -92,7 +45,9 @@ class ClipJob:
         self._bench = bench
         self._store = bench.store
         self._watch = watch
-        self._telling = Telling(job, bench.store, bench.on_event)
+        self._run = JobRun(job, bench, watch)
+        self._attempts = Attempts(self._run)
+        self._remarks: list[str] = []
         self._started = time.perf_counter()
 
     def carry_out(self) -> None:
@@ -112,7 +67,7 @@ class ClipJob:
         if self._reuse(plan):
             return
         place = self._place(plan)
-        takes = [self._take(plan, number, folder) for number in range(plan.candidates)]
+        plan, takes = self._made(plan, folder)
         best = max(takes, key=lambda take: float(take.scores["overall"]))
         encoded = self._encode(plan, best, place, folder)
         kept = [take.kept for take in takes if take.kept is not None]
@@ -122,20 +77,12 @@ class ClipJob:
 
     def _plan(self) -> Plan:
         """The job's plan; made again where this machine is not the one it was made for."""
-        plan = Plan.model_validate(self._job.plan)
-        machine = machine_of(self._bench.settings)
-        if plan.backend != "local" or plan.device == machine.device:
-            return plan
-        values = plan.request.model_dump() | {"seed": plan.seed}
-        again = resolve.plan(
-            type(plan.request)(**values),
-            catalog=load_catalog(self._bench.settings),
-            settings=self._bench.settings,
-            machine=machine,
-            inputs=plan.inputs,
-        )
-        self._write(plan=again.model_dump(mode="json"), plan_key=again.key)
-        return again
+        plan = self._attempts.plan or Plan.model_validate(self._job.plan)
+        if not plan.remote and plan.device != machine_of(self._bench.settings).device:
+            plan = planned_again(plan, self._bench.settings, self._store)
+        if plan.key != self._job.plan_key or plan.device != (self._job.plan or {}).get("device"):
+            self._run.keep_plan(plan)
+        return plan
 
     def _reuse(self, plan: Plan) -> bool:
         """Whether the very same clip was there, and is the answer now."""
@@ -162,83 +109,86 @@ class ClipJob:
         """
         if self._job.origin == "api":
             return None
-        known = self._store.jobs.artefact(self._job.id, "place")
+        known = self._run.artefact("place")
         if known is not None:
             return Path(str(known.data["path"]))
         outputs = Path(str(self._job.request.get("outputs") or self._bench.settings.outputs))
         path = output_path(plan, outputs).absolute()
         check_place(plan, path)
-        self._keep("place", None, {"path": str(path)})
+        self._run.keep("place", None, {"path": str(path)})
         return path
 
+    def _made(self, plan: Plan, folder: Path) -> tuple[Plan, list[_Take]]:
+        """The candidates, by the job's plan or by one that took its place."""
+        while True:
+            takes, error = self._takes(plan, folder)
+            if error is None:
+                return plan, takes
+            if not takes:
+                plan = Recovery(self._run, self._attempts).after(plan, error)
+                continue
+            # What a service made is paid, and better than nothing.
+            if not plan.remote or self._watch.over() or self._has_order():
+                raise error
+            remark = f"{len(takes)} of {plan.candidates} takes were made: {error.message}"
+            self._remarks.append(remark)
+            self._run.telling.log(remark)
+            return plan, takes
+
+    def _takes(self, plan: Plan, folder: Path) -> tuple[list[_Take], KinoloomError | None]:
+        """The candidates up to the first one that failed, and how that did."""
+        takes: list[_Take] = []
+        for number in range(plan.candidates):
+            try:
+                take = self._take(plan, number, folder)
+            except KinoloomError as error:
+                return takes, error
+            takes.append(take)
+        return takes, None
+
     def _take(self, plan: Plan, number: int, folder: Path) -> _Take:
-        """Render and score one candidate, and of several keep each one's video."""
+        """Make and score one candidate, and of several keep each one's video."""
         take = plan.with_seed(plan.seed + number) if plan.candidates > 1 else plan
-        rendered = self._rendered(plan, number, folder)
+        if plan.remote:
+            calls = self._attempts.calls
+            rendered = RemoteTake(self._run, plan, number, folder, calls).make()
+        else:
+            rendered = render_here(self._run, plan, number, folder)
         scored = self._scored(take, number, rendered)
         kept = None
         if plan.candidates > 1:
             kept = self._kept_take(take, number, rendered, folder)
         return _Take(take, rendered, scored, kept)
 
-    def _rendered(self, plan: Plan, number: int, folder: Path) -> _Rendered:
-        name = f"render:{number}"
-        if (known := self._store.jobs.artefact(self._job.id, name)) is None:
-            with self._bench.device_lock(plan.device, self._watch.over) as free:
-                if not free:
-                    self._stop()
-                answer = self._call(
-                    "render",
-                    {
-                        "plan": plan.model_dump(mode="json"),
-                        "number": number,
-                        "folder": str(folder),
-                        "inputs": self._inputs(plan),
-                    },
-                )
-            put = self._store.assets.put_file
-            frames = put(Path(answer["frames"]), "frames", link=True).digest
-            audio = answer["audio"]
-            sound = put(Path(audio), "audio").digest if audio is not None else None
-            self._keep(name, frames, {"rendered": answer["rendered"], "audio": sound})
-            if sound is not None:
-                self._keep(f"{name}:audio", sound, {})
-            known = self._store.jobs.artefact(self._job.id, name)
-            assert known is not None  # kept just now
-        assert known.digest is not None
-        sound = known.data["audio"]
-        return _Rendered(
-            self._store.assets.path(known.digest),
-            self._store.assets.path(str(sound)) if sound is not None else None,
-            RenderFacts.from_dict(known.data["rendered"]),
-        )
+    def _has_order(self) -> bool:
+        """Whether a service has, or may have, an order of this job."""
+        calls = self._store.remote_calls.of_job(self._job.id)
+        return any(call.state in ("sent", "accepted", "uncertain") for call in calls)
 
-    def _scored(self, take: Plan, number: int, rendered: _Rendered) -> Mapping[str, Any]:
+    def _scored(self, take: Plan, number: int, rendered: Rendered) -> Mapping[str, Any]:
         name = f"quality:{number}"
-        if (known := self._store.jobs.artefact(self._job.id, name)) is None:
-            arguments = {"frames": str(rendered.frames), "fps": take.fps}
-            scores: dict[str, Any] = self._call("score", arguments)["scores"]
-            self._keep(name, None, scores)
+        if (known := self._run.artefact(name)) is None:
+            scores: dict[str, Any] = self._see("score", take, rendered)["scores"]
+            self._run.keep(name, None, scores)
             return scores
         return known.data
 
     def _kept_take(
-        self, take: Plan, number: int, rendered: _Rendered, folder: Path
+        self, take: Plan, number: int, rendered: Rendered, folder: Path
     ) -> dict[str, Any]:
         name = f"take:{number}"
-        known = self._store.jobs.artefact(self._job.id, name)
+        known = self._run.artefact(name)
         if known is None:
             file = folder / f"take-{number}.mp4"
             self._write_video(take, rendered, file, take_settings(take), "mp4")
-            digest = self._store.assets.put_file(file, "take", link=True).digest
-            self._keep(name, digest, {})
+            digest = self._run.keep_file(name, file, "take", {}, link=True)
         else:
             digest = str(known.digest)
         return {"seed": take.seed, "asset": digest}
 
     def _encode(self, plan: Plan, best: _Take, place: Path | None, folder: Path) -> _Encoded:
         """The finished file beside its place, or in the store; and the picture for it."""
-        known = self._store.jobs.artefact(self._job.id, "encode")
+        known = self._run.artefact("encode")
         withdrawn = known is not None and known.digest is None and not (place and place.is_dir())
         if known is None or withdrawn:
             versions = best.rendered.facts.all_versions
@@ -247,25 +197,22 @@ class ClipJob:
             kind = plan.request.format
             if place is not None and kind == "png":  # a folder, which is no asset
                 self._write_video(best.plan, best.rendered, place, settings, kind)
-                self._keep("encode", None, {"poster": picture})
+                self._run.keep("encode", None, {"poster": picture})
             else:
                 file = folder / f"clip.{kind}"
                 self._write_video(best.plan, best.rendered, file, settings, kind)
-                digest = self._store.assets.put_file(file, "clip", link=True).digest
-                self._keep("encode", digest, {"poster": picture})
-            known = self._store.jobs.artefact(self._job.id, "encode")
+                self._run.keep_file("encode", file, "clip", {"poster": picture}, link=True)
+            known = self._run.artefact("encode")
             assert known is not None  # kept just now
         return _Encoded(known.digest, str(known.data["poster"]))
 
     def _poster(self, best: _Take, folder: Path) -> str:
         """The digest of the picture that stands for the clip."""
-        if (known := self._store.jobs.artefact(self._job.id, "poster")) is not None:
+        if (known := self._run.artefact("poster")) is not None:
             return str(known.digest)
         target = folder / "poster.png"
-        self._call("poster", {"frames": str(best.rendered.frames), "target": str(target)})
-        digest = self._store.assets.put_file(target, "poster").digest
-        self._keep("poster", digest, {})
-        return digest
+        self._see("poster", best.plan, best.rendered, target=str(target))
+        return self._run.keep_file("poster", target, "poster", {})
 
     def _publish(
         self,
@@ -280,7 +227,7 @@ class ClipJob:
         if self._watch.over():
             if encoded.digest is None:  # the folder is where it belongs by now
                 self._withdraw(place)
-            self._stop()
+            self._run.stop()
         if place is not None and encoded.digest is not None:
             with whole_file(place, mark=self._job.id) as part, disk_errors(place):
                 shutil.copyfile(self._store.assets.path(encoded.digest), part)
@@ -290,7 +237,11 @@ class ClipJob:
             run=self._job.run,
             worker=self._bench.worker,
             clip=record,
-            measurements=[measurement_of(t.plan, t.rendered.facts) for t in takes],
+            measurements=[
+                measurement_of(take.plan, take.rendered.facts)
+                for take in takes
+                if take.rendered.facts.video is None  # a service's machine is not ours
+            ],
             counters=_summed(take.rendered.facts.counters for take in takes),
             detail={"clip": record.id},
         )
@@ -318,6 +269,10 @@ class ClipJob:
         place: Path | None,
     ) -> ClipRecord:
         facts = best.rendered.facts
+        paid = self._store.jobs.get(self._job.id)
+        charged = None
+        if paid is not None and paid.cost is not None and paid.currency is not None:
+            charged = paid.cost, paid.currency
         scores = {take.plan.seed: take.scores for take in takes}
         return clip_record(
             self._job.id,
@@ -333,111 +288,64 @@ class ClipJob:
             asset=encoded.digest if place is None else None,
             owner=self._job.owner,
             job_id=self._job.id,
+            remarks=[*self._attempts.remarks(), *self._remarks],
+            attempts=self._attempts.all(),
+            charged=charged,
         )
 
-    # --- what all steps need ----------------------------------------------------------------
-
-    def _call(self, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Have the child do something; tried again when it dies, which is not the job's fault."""
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                return self._bench.child.call(
-                    command,
-                    arguments,
-                    on_message=self._telling.message,
-                    should_stop=self._watch.over,
-                    timeout=self._watch.seconds_left(),
-                )
-            except WorkerUnavailable as error:
-                if self._watch.over():  # ended, for this worker goes
-                    self._stop()
-                if attempt == ATTEMPTS:
-                    raise
-                self._telling.log(f"{error.message} It is tried once more.")
-                self._pause()
-            except Cancelled:
-                self._stop()
-        raise AssertionError("the last attempt answers or raises")
-
-    def _pause(self) -> None:
-        until = time.monotonic() + _PAUSE * (1 + random.random())
-        while time.monotonic() < until:
-            if self._watch.over():
-                self._stop()
-            time.sleep(0.05)
-
-    def _stop(self) -> None:
-        """Raise what a run that must stop ends with."""
-        if self._watch.timed_out():
-            raise TimedOut(
-                "The job took longer than it may.",
-                cause=f"Its deadline was {_shown(self._job.deadline_at)}."
-                if self._job.deadline_at is not None
-                else f"A job may take {self._bench.settings.job_timeout} seconds.",
-                hints=["Make it smaller, or give it more time: --timeout, or job_timeout."],
-            )
-        raise Superseded
+    # --- what several steps need -------------------------------------------------------------
 
     def _write_video(
         self,
         plan: Plan,
-        rendered: _Rendered,
+        rendered: Rendered,
         target: Path,
         settings: Mapping[str, Any],
         kind: str,
     ) -> None:
-        self._call(
+        self._see(
             "encode",
-            {
-                "plan": plan.model_dump(mode="json"),
-                "frames": str(rendered.frames),
-                "audio": str(rendered.audio) if rendered.audio is not None else None,
-                "target": str(target),
-                "settings": dict(settings),
-                "format": kind,
-            },
+            plan,
+            rendered,
+            plan=plan.model_dump(mode="json"),
+            audio=str(rendered.audio) if rendered.audio is not None else None,
+            target=str(target),
+            settings=dict(settings),
+            format=kind,
         )
 
-    def _inputs(self, plan: Plan) -> dict[str, str]:
-        """Where the given media are on this machine, by the names of the plan's inputs.
-
-        They were kept in the store when the job was handed in; a folder of pictures was not.
-        """
-        return {
-            name: str(media.path if media.path.is_dir() else self._store.assets.path(media.digest))
-            for name, media in plan.inputs.files.items()
+    def _see(self, command: str, plan: Plan, rendered: Rendered, /, **more: Any) -> dict[str, Any]:
+        """Have a child look at what was made: the one that renders, or that for strange files."""
+        video = rendered.facts.video
+        arguments = {
+            "frames": str(rendered.file),
+            "fps": plan.fps if video is None else video.fps,
+            "streamed": rendered.streamed,
         }
-
-    def _keep(self, name: str, digest: str | None, data: Mapping[str, Any]) -> None:
-        kept = self._store.jobs.keep_artefact(
-            self._job.id, name, run=self._job.run, digest=digest, data=data
-        )
-        if not kept:
-            raise Superseded
-
-    def _write(self, **changes: Any) -> None:
-        if not self._store.jobs.update(self._job.id, run=self._job.run, **changes):
-            raise Superseded
+        return self._run.call(command, arguments | more, light=video is not None)
 
     def _end(self, error: KinoloomError) -> None:
-        self._store.jobs.move(
+        """Write down that the job failed, or that it waits for the user.
+
+        It waits while a service may have its order: then nothing is lost, and nothing paid twice.
+        """
+        told = error.as_dict()
+        waits = self._has_order() and not isinstance(error, TimedOut | Cancelled)
+        changes: JobChanges = {"error": told}
+        if waits:
+            changes |= {"run_to": self._job.run + 1, "worker_to": None}
+        moved = self._store.jobs.move(
             self._job.id,
-            "failed",
+            "held" if waits else "failed",
             expect=["running"],
             run=self._job.run,
             worker=self._bench.worker,
-            error=error.as_dict(),
-            detail={"error": error.as_dict()},
+            detail={"error": told},
+            **changes,
         )
-
-
-@dataclass(frozen=True)
-class _Rendered:
-    """Where a take's frames and sound are, and what is known of its render."""
-
-    frames: Path
-    audio: Path | None
-    facts: RenderFacts
+        if moved is not None and waits:
+            self._store.events.add(self._job.id, "error", {"error": told})
+            self._bench.on_event(self._job.id, {"type": "error", "error": told})
 
 
 @dataclass(frozen=True)
@@ -445,7 +353,7 @@ class _Take:
     """A candidate: its plan with its own seed, what came out, and its video if it is kept."""
 
     plan: Plan
-    rendered: _Rendered
+    rendered: Rendered
     scores: Mapping[str, Any]
     kept: dict[str, Any] | None
 
@@ -464,7 +372,3 @@ def _summed(counters: Iterator[dict[str, int]]) -> dict[str, int]:
         for name, number in counted.items():
             total[name] = total.get(name, 0) + number
     return total
-
-
-def _shown(moment: datetime | None) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC") if moment is not None else ""

@@ -2,6 +2,9 @@
 
 Each command takes JSON and gives JSON; what is large lies in files that both sides name. A command
 that is asked to stop ends with Cancelled at its next step and leaves no partial file.
+
+What `score`, `poster` and `encode` are given as `frames` is a file of frames as a render leaves it,
+or a video that a service made: then `streamed` is how many frames that has, else None.
 """
 
 from __future__ import annotations
@@ -41,6 +44,7 @@ class Commands:
         self._known: dict[str, Callable[[Arguments], dict[str, Any]]] = {
             "inputs": self._inputs,
             "probe": self._probe,
+            "fit": self._fit,
             "render": self._render,
             "score": self._score,
             "encode": self._encode,
@@ -69,11 +73,20 @@ class Commands:
 
         return facts_of(Path(arguments["path"]))
 
+    def _fit(self, arguments: Arguments) -> dict[str, Any]:
+        from kinoloom.jobs.media import fitted_inputs, with_inputs
+
+        plan = Plan.model_validate(arguments["plan"])
+        plan = with_inputs(plan, {name: Path(p) for name, p in arguments["inputs"].items()})
+        fitted = fitted_inputs(plan, Path(arguments["folder"]))
+        return {"inputs": {name: str(path) for name, path in fitted.items()}}
+
     def _render(self, arguments: Arguments) -> dict[str, Any]:
         from kinoloom.jobs.frames_file import save_audio, save_frames
         from kinoloom.jobs.media import read_inputs, with_inputs
         from kinoloom.jobs.record import RenderFacts
-        from kinoloom.jobs.steps import plan_of_take, render_take
+        from kinoloom.jobs.steps import render_take
+        from kinoloom.jobs.takes import plan_of_take
 
         plan, number = Plan.model_validate(arguments["plan"]), int(arguments["number"])
         folder = Path(arguments["folder"])
@@ -103,9 +116,14 @@ class Commands:
         from kinoloom.jobs.frames_file import load_frames
         from kinoloom.jobs.steps import score_frames
 
-        frames = load_frames(Path(arguments["frames"]))
+        source, fps = Path(arguments["frames"]), float(arguments["fps"])
         Reporter(self._listen, None).tell("score")
-        scores = score_frames(frames, float(arguments["fps"]), self._check)
+        if (length := arguments.get("streamed")) is not None:
+            from kinoloom.jobs.streams import score_video
+
+            scores = score_video(source, fps, length, self._check)
+        else:
+            scores = score_frames(load_frames(source), fps, self._check)
         return {"scores": scores.as_dict(), "notes": list(scores.notes)}
 
     def _encode(self, arguments: Arguments) -> dict[str, Any]:
@@ -113,12 +131,25 @@ class Commands:
         from kinoloom.jobs.steps import encode_clip
 
         plan, target = Plan.model_validate(arguments["plan"]), Path(arguments["target"])
-        sound = arguments["audio"]
+        source, sound = Path(arguments["frames"]), arguments["audio"]
         report = Reporter(self._listen, None)
+        if (length := arguments.get("streamed")) is not None:
+            from kinoloom.jobs.streams import encode_video
+
+            encode_video(
+                source,
+                target,
+                float(arguments["fps"]),
+                arguments["settings"],
+                arguments["format"],
+                self._check,
+                lambda done: report.tell("write", done, length),
+            )
+            return {"path": str(target)}
         encode_clip(
             target,
             plan,
-            load_frames(Path(arguments["frames"])),
+            load_frames(source),
             load_audio(Path(sound)) if sound is not None else None,
             arguments["settings"],
             arguments["format"],
@@ -131,8 +162,13 @@ class Commands:
         from kinoloom.jobs.steps import poster_png
         from kinoloom.media.output import disk_errors, whole_file
 
-        target = Path(arguments["target"])
-        picture = poster_png(load_frames(Path(arguments["frames"])))
+        source, target = Path(arguments["frames"]), Path(arguments["target"])
+        if arguments.get("streamed") is not None:
+            from kinoloom.jobs.streams import poster_of_video
+
+            picture = poster_of_video(source, self._check)
+        else:
+            picture = poster_png(load_frames(source))
         with whole_file(target) as part, disk_errors(target):
             part.write_bytes(picture)
         return {}

@@ -8,7 +8,7 @@ from kinoloom.config import Settings
 from kinoloom.errors import WorkerUnavailable
 from kinoloom.jobs.locks import is_locked, lock_file
 from kinoloom.jobs.queues import OWN
-from kinoloom.store.jobs import JobRecord, JobState
+from kinoloom.store.jobs import JobChanges, JobRecord, JobState
 from kinoloom.store.store import Store
 from kinoloom.store.workers import WorkerRecord
 
@@ -31,7 +31,8 @@ def dead_workers(store: Store, settings: Settings) -> list[WorkerRecord]:
 def hand_back(store: Store, job: JobRecord, *, died: bool) -> bool:
     """Let a job that a worker had wait again, or give it up; whether its run was ended so.
 
-    A command's own job waits for the command to be run again, or to be released.
+    A command's own job waits for the command to be run again, or to be released. One of which a
+    service has an order is not given up: the user may release it, and pays nothing twice.
     """
     if job.state == "cancelling":
         return bool(store.jobs.move(job.id, "cancelled", expect=["cancelling"], run=job.run))
@@ -42,17 +43,20 @@ def hand_back(store: Store, job: JobRecord, *, died: bool) -> bool:
             cause="It may need more memory than there is, or make a driver crash.",
             hints=[f"Make it smaller, then run it again: kinoloom jobs retry {job.id}"],
         ).as_dict()
-        return bool(
-            store.jobs.move(
-                job.id,
-                "dead",
-                expect=["running"],
-                run=job.run,
-                error=error,
-                deaths=deaths,
-                detail={"error": error},
-            )
+        calls = store.remote_calls.of_job(job.id)
+        ordered = any(call.state in ("sent", "accepted", "uncertain") for call in calls)
+        changes: JobChanges = {"error": error, "deaths": deaths}
+        if ordered:
+            changes |= {"run_to": job.run + 1, "worker_to": None}
+        given_up = store.jobs.move(
+            job.id,
+            "held" if ordered else "dead",
+            expect=["running"],
+            run=job.run,
+            detail={"error": error},
+            **changes,
         )
+        return given_up is not None
     to: JobState = "held" if job.queue.startswith(OWN) else "queued"
     moved = store.jobs.move(
         job.id,

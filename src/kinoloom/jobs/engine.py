@@ -45,14 +45,13 @@ _NOWHERE = logging.NullHandler()
 
 @dataclass(frozen=True)
 class QueueLimits:
-    """How many jobs of a queue this worker runs at once, and how many start a minute anywhere.
+    """How many jobs of a queue this worker runs at once.
 
     `poll` is the seconds between two looks into it, where the engine's own are too many: each look
     costs milliseconds, also when nothing waits.
     """
 
     at_once: int = 1
-    per_minute: int | None = None
     poll: float | None = None
 
 
@@ -129,9 +128,6 @@ class Engine:
             DBOS.register_queue(
                 name,
                 worker_concurrency=limits.at_once,
-                limiter=None
-                if limits.per_minute is None
-                else {"limit": limits.per_minute, "period": 60.0},
                 polling_interval_sec=limits.poll or self._poll,
                 on_conflict="always_update",
             )

@@ -60,7 +60,8 @@ class Watcher(Protocol):
 class Here:
     """Makes clips one after the other; the model stays loaded between them. Close it at the end."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, renders: bool = True) -> None:
+        """With `renders` a process that renders is started at once, not when it is needed."""
         self._settings = settings
         self._store = held_store(settings)
         self._service = JobService(settings, self._store)
@@ -69,7 +70,8 @@ class Here:
         self._messages: SimpleQueue[Mapping[str, Any]] = SimpleQueue()
         if not self._others():
             self._child = RenderProcess(settings)
-            self._child.start()  # its libraries load while the plan is made
+            if renders:
+                self._child.start()  # its libraries load while the plan is made
 
     def make(
         self,
@@ -77,11 +79,14 @@ class Here:
         *,
         on_plan: Callable[[Plan], None],
         view: Watcher,
+        plan: Plan | None = None,
     ) -> Made:
         """The clip of a request: found again, gone on with, or made.
 
-        `on_plan` sees the plan before anything is spent, `view` how the job goes. Raises
-        KinoloomError; KeyboardInterrupt passes through once the job is cancelled.
+        `on_plan` sees the plan before anything is spent, `view` how the job goes; `plan` is the
+        request's, where it is made already. Raises KinoloomError, that of a job which was held
+        because an order of it is uncertain too; KeyboardInterrupt and what `on_plan` and `view`
+        raise pass through once the job is cancelled.
         """
         if request.output is not None:  # a worker has another current folder
             request = request.model_copy(update={"output": request.output.absolute()})
@@ -92,7 +97,7 @@ class Here:
             on_plan(plan)
             view.note(f"going on with job {job.id}, which was interrupted")
         else:
-            plan = plan_request(request, self._settings, self._store)
+            plan = plan or plan_request(request, self._settings, self._store)
             on_plan(plan)
             if (found := find_again(plan, self._store)) is not None:
                 self._store.statistics.add(REUSED)
@@ -148,6 +153,7 @@ class Here:
                 run_to=job.run + 1,
                 worker_to=None,
                 queue=queue,
+                error=None,
             ) or self._submit(request, plan, key, queue)
         worker.run_now(job)
         return self._follow(job, view, own=True)
@@ -173,22 +179,26 @@ class Here:
             while True:
                 seen = tell(job, seen, view)
                 now = self._service.get(job.id)
+                if now.state == "held" and now.error is not None:
+                    raise _Ended(error_from(now.error))
                 if now.state in FINISHED:
                     tell(job, seen, view)
-                    return self._made(now)
+                    break
                 if own or now.state == "held" or self._others():
                     there = time.monotonic()
                 elif time.monotonic() - there > _GONE_SECONDS:
                     self._service.hold(job.id)
-                    raise WorkerUnavailable(
+                    gone = WorkerUnavailable(
                         "The worker that had the job is gone.",
                         hints=["Run the same command again: it goes on where it stopped."],
                     )
-        except KinoloomError:
-            raise
+                    raise _Ended(gone)
+        except _Ended as ended:
+            raise ended.error from None
         except BaseException:
             self._cancel(job)
             raise
+        return self._made(now)
 
     def _tell_own(self, job: JobRecord, seen: int, view: Watcher) -> int:
         """Pass on what this process's worker says, waiting a moment for it."""
@@ -265,10 +275,18 @@ class Here:
         return any(worker.queues for worker in live_workers(self._store, self._settings))
 
 
+class _Ended(Exception):
+    """Nobody waits for the job any more, and it is not cancelled."""
+
+    def __init__(self, error: KinoloomError) -> None:
+        super().__init__(error)
+        self.error = error
+
+
 def _tell(message: Mapping[str, Any], view: Watcher) -> None:
-    """Show what is told of a job. Raises the error of one whose end could not be written."""
+    """Show what is told of a job. Raises _Ended for one whose end could not be written."""
     if message.get("type") == "lost":
-        raise error_from(message["error"])
+        raise _Ended(error_from(message["error"]))
     if message.get("type") == "progress":
         known = {n: message[n] for n in Event.__dataclass_fields__ if n in message}
         view.progress(Event(**known))

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kinoloom.backends.base import Frame, Frames, Inputs, Keyframe
-from kinoloom.media.images import fit, load_image
+from kinoloom.errors import InvalidMedia
+from kinoloom.media.images import fit, load_image, save_png
 from kinoloom.media.reader import read_frames
 from kinoloom.planner.inputs import VideoInput
 from kinoloom.planner.plan import Plan
@@ -38,6 +39,26 @@ def read_inputs(plan: Plan) -> Inputs:
             Keyframe(k.index, fit(load_image(k.image.path), *size)) for k in found.keyframes
         ),
     )
+
+
+def fitted_inputs(plan: Plan, folder: Path) -> dict[str, Path]:
+    """The plan's pictures as PNG files in `folder`, for a backend elsewhere, by their names.
+
+    They have the plan's size, but for references, which are as they are. Raises InvalidMedia and
+    OutputFailed.
+    """
+    found, size = plan.inputs, (plan.width, plan.height)
+    if found.video is not None:
+        raise InvalidMedia(
+            f"A video cannot be sent to {plan.backend}.",
+            hints=["Take a model that runs on this machine, or start from a picture."],
+        )
+    files = {}
+    for name, media in found.files.items():
+        picture = load_image(media.path)
+        files[name] = folder / f"input-{name}.png"
+        save_png(files[name], picture if name.startswith("references") else fit(picture, *size))
+    return files
 
 
 def with_inputs(plan: Plan, paths: Mapping[str, Path]) -> Plan:

@@ -61,7 +61,7 @@ def write_thumbnail(video: Path, target: Path, check: Check) -> None:
 
     Raises InvalidMedia and OutputFailed, and what `check` raises, which is called at each frame.
     """
-    frames = _sample(video, _THUMBNAIL_FRAMES, _THUMBNAIL_SIDE, check)
+    frames = sample_frames(video, _THUMBNAIL_FRAMES, _THUMBNAIL_SIDE, check)
     _write_jpeg(target, poster(frames))
 
 
@@ -70,7 +70,7 @@ def write_sheet(video: Path, target: Path, check: Check) -> None:
 
     Raises as `write_thumbnail`.
     """
-    frames = _sample(video, _SHEET_FRAMES, _SHEET_SIDE, check)
+    frames = sample_frames(video, _SHEET_FRAMES, _SHEET_SIDE, check)
     columns = min(_SHEET_COLUMNS, len(frames))
     frames += [np.zeros_like(frames[0])] * (-len(frames) % columns)
     rows = [np.hstack(frames[i : i + columns]) for i in range(0, len(frames), columns)]
@@ -84,7 +84,7 @@ def write_gif(video: Path, target: Path, check: Check) -> None:
     """
     info = probe(video)
     count = min(info.frames, _GIF_FRAMES, max(1, round(info.duration * _GIF_FPS)))
-    frames = _sample(video, count, _GIF_SIDE, check)
+    frames = sample_frames(video, count, _GIF_SIDE, check)
     write_video(target, frames, max(0.01, len(frames) / info.duration), format="gif")
 
 
@@ -101,8 +101,12 @@ def _is_picture(path: Path) -> bool:
     return start.startswith(_PICTURES) or (start[:4] == b"RIFF" and start[8:] == b"WEBP")
 
 
-def _sample(video: Path, count: int, side: int, check: Check) -> list[Frame]:
-    """Up to `count` frames, evenly taken, the first and the last included."""
+def sample_frames(video: Path, count: int, side: int, check: Check) -> list[Frame]:
+    """Up to `count` frames, evenly taken, the first and the last included.
+
+    Those with a side of more than `side` pixels are made smaller. `check` is called at each frame
+    that is decoded. Raises InvalidMedia.
+    """
     return list(_evenly(video, count, side, check))
 
 

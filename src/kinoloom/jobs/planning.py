@@ -17,7 +17,7 @@ from kinoloom.errors import KinoloomError
 from kinoloom.request import VideoRequest
 
 if TYPE_CHECKING:
-    from kinoloom.backends.base import Backend, Placement, Readiness, Renderer
+    from kinoloom.backends.base import Backend, Placement, Readiness, RemoteBackend, Renderer
     from kinoloom.backends.local.parallel import Group
     from kinoloom.catalog.card import ModelCard
     from kinoloom.catalog.loader import Catalog
@@ -43,6 +43,14 @@ def renderer_for(name: str, settings: Settings) -> Renderer:
     if found.remote:
         raise KinoloomError(f"The backend {name} does not render in this process.")
     return cast("Renderer", found)
+
+
+def remote_for(name: str, settings: Settings) -> RemoteBackend:
+    """The backend of that name, which works elsewhere. Raises KinoloomError."""
+    found = backend_for(name, settings)
+    if not found.remote:
+        raise KinoloomError(f"The backend {name} takes no orders.")
+    return cast("RemoteBackend", found)
 
 
 @lru_cache(maxsize=1)
@@ -104,6 +112,9 @@ def readiness_of(card: ModelCard, settings: Settings) -> Readiness:
         return backend_for(card.backend, settings).readiness(card)
     except KinoloomError as error:
         return Readiness(False, (error.message,), error.hints)
+    except Exception as error:  # whatever another package's code does; it must hide no other model
+        why = f"{card.backend} failed with {type(error).__name__}: {error}"
+        return Readiness(False, (why,), (f"report it to who makes {card.backend}",))
 
 
 def machine_of(settings: Settings) -> Machine:

@@ -5,19 +5,22 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from kinoloom.backends.base import Frame, Progress
 
-Phase = Literal["load", "encode", "denoise", "decode", "score", "write"]
-PHASES: tuple[Phase, ...] = ("load", "encode", "denoise", "decode", "score", "write")
+Phase = Literal[
+    "load", "encode", "denoise", "decode", "queued", "render", "fetch", "score", "write"
+]
+"""`queued`, `render` and `fetch` are of what is made elsewhere, in place of the first four."""
+PHASES: tuple[Phase, ...] = get_args(Phase)
 
 
 @dataclass(frozen=True)
 class Event:
     """One report of a job: its phase, steps within the phase where it has some, seconds since the
     start and the seconds left where they can be told, and now and then a rough picture. `take`
-    counts the candidates, of which there are `takes`."""
+    counts the candidates, of which there are `takes`. `detail` is a service's own word."""
 
     phase: Phase
     step: int = 0
@@ -27,10 +30,11 @@ class Event:
     preview: Frame | None = None
     take: int = 1
     takes: int = 1
+    detail: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """The event as JSON-ready data, without the picture."""
-        return {
+        told = {
             "type": "progress",
             "phase": self.phase,
             "step": self.step,
@@ -40,6 +44,7 @@ class Event:
             "take": self.take,
             "takes": self.takes,
         }
+        return told | ({"detail": self.detail} if self.detail else {})
 
 
 Listener = Callable[[Event], None]

@@ -1,8 +1,8 @@
 """Which queue does a job wait in?
 
-A queue's name is what its workers can do: `cpu` and `gpu` render with the weights of this house,
-`api` waits for other services. A worker may serve a queue of any other name too, such as
-`gpu-24gb`; a job then goes where the least memory suffices.
+A queue's name is what its workers can do: `cpu` and `gpu` render on their machine, with whichever
+backend that does so, `api` waits for services. A worker may serve a queue of any other name too,
+such as `gpu-24gb`; a job then goes where the least memory suffices.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def queue_of_device(device: str) -> str:
 
 def queue_for(plan: Plan, workers: Iterable[WorkerRecord]) -> str:
     """The queue for a plan: where a worker's memory suffices, and no more of it than is needed."""
-    if plan.backend != "local":
+    if plan.remote:
         return API
     usual = queue_of_device(plan.device)
     peak = plan.memory.predicted_peak if plan.memory is not None else None

@@ -22,6 +22,7 @@ from kinoloom.errors import (
     BudgetExceeded,
     Conflict,
     InvalidRequest,
+    KinoloomError,
     NotFound,
     Problem,
     WorkerUnavailable,
@@ -30,22 +31,28 @@ from kinoloom.errors import (
 from kinoloom.jobs.dead import live_workers
 from kinoloom.jobs.planning import machine_of, plan_request
 from kinoloom.jobs.queues import OWN, queue_for
+from kinoloom.jobs.remote_end import end_left_orders
 from kinoloom.jobs.render_process import RenderProcess
+from kinoloom.jobs.reuse import find_again
+from kinoloom.jobs.spending import reserve_job
 from kinoloom.jobs.statistics import statistics
+from kinoloom.planner.consent import check_consent
 from kinoloom.planner.inputs import Inputs
+from kinoloom.planner.outlook import Machine
 from kinoloom.planner.plan import Plan
-from kinoloom.planner.resolve import Machine
 from kinoloom.request import VideoRequest
 from kinoloom.store.clips import ClipRecord
 from kinoloom.store.events import JobEvent
 from kinoloom.store.ids import new_id
 from kinoloom.store.jobs import FINISHED, JobRecord, JobState
 from kinoloom.store.keys import ApiKey
+from kinoloom.store.remote_calls import RemoteCall
 from kinoloom.store.store import Store
 from kinoloom.store.workers import WorkerRecord
 
 PRIORITY = 100
 """Of a job that says nothing; lower ones go first."""
+_ENDED: tuple[JobState, ...] = ("failed", "cancelled", "dead")
 MEDIA_SECONDS = 120.0
 """How long reading one request's media, or making one preview, may take."""
 
@@ -88,7 +95,10 @@ class JobService:
         `plan` spares planning it again; `remixed_from` is the job of the clip it is made after.
         `timeout` is in seconds from now. With `queue` and `request_key` a command finds its own
         jobs again; `outputs` is its folder for files without a name. A job of the API keeps its
-        clip in the store, so `png`, a folder of pictures, is refused there. Raises KinoloomError.
+        clip in the store, so `png`, a folder of pictures, is refused there.
+
+        What a service will charge is set aside in every budget before the job may run. Raises
+        KinoloomError.
         """
         if origin == "api" and request.format == "png":
             allowed = "mp4, webm or gif: one file, which can be sent"
@@ -100,10 +110,13 @@ class JobService:
             self._check_budget(owner)
         workers = self._workers()
         plan = plan or self._plan(request, workers)
+        pays = plan.remote and find_again(plan, self._store, keep=origin == "api") is None
+        if pays:
+            check_consent(plan, self._settings)
         now = datetime.now(UTC)
         record = JobRecord(
             id=new_id(),
-            state="held" if hold else "queued",
+            state="held" if hold or pays else "queued",
             queue=queue or queue_for(plan, workers),
             priority=priority,
             origin=origin,
@@ -127,8 +140,18 @@ class JobService:
         # Before the row, so that whoever takes the job finds all that it needs.
         given = [media.path for media in plan.inputs.files.values() if media.path.is_file()]
         inputs = [self._store.assets.put_file(path, "input").digest for path in given]
-        kept, _ = self._store.jobs.add(record, inputs=inputs)
-        return kept
+        kept, new = self._store.jobs.add(record, inputs=inputs)
+        if not new or not pays:
+            return kept
+        try:
+            reserve_job(self._store, self._settings, kept, plan)
+        except KinoloomError:
+            self._store.jobs.move(kept.id, "cancelled", expect=["held"], run=kept.run)
+            self._store.jobs.delete(kept.id)
+            raise
+        if hold:
+            return kept
+        return self._store.jobs.move(kept.id, "queued", expect=["held"], run=kept.run) or kept
 
     def get(self, job_id: str, *, owner: str | None = None) -> JobRecord:
         """The job of that id, of that owner if one is named. Raises NotFound."""
@@ -174,11 +197,13 @@ class JobService:
         Raises NotFound, and Conflict when it is finished.
         """
         job = self.get(job_id, owner=owner)
-        return (
-            self._store.jobs.move(job.id, "cancelled", expect=("queued", "held"), run=job.run)
-            or self._store.jobs.move(job.id, "cancelling", expect=("running", "cancelling"))
-            or self._refuse(job.id, "cancelled", "only a job that is not finished can be cancelled")
-        )
+        waited = self._store.jobs.move(job.id, "cancelled", expect=("queued", "held"), run=job.run)
+        if waited is not None:  # what a service has of it nobody looks at any more
+            end_left_orders(self._store, self._settings, job_id=job.id)
+            return self.get(job.id)
+        return self._store.jobs.move(
+            job.id, "cancelling", expect=("running", "cancelling")
+        ) or self._refuse(job.id, "cancelled", "only a job that is not finished can be cancelled")
 
     def hold(self, job_id: str, *, owner: str | None = None) -> JobRecord:
         """Let a job wait until it is released; one that runs stops at its next step.
@@ -197,7 +222,10 @@ class JobService:
         ) or self._refuse(job.id, "held", "only a job that waits or runs can be held")
 
     def release(self, job_id: str, *, owner: str | None = None) -> JobRecord:
-        """Let a job that is held go on. Raises NotFound and Conflict."""
+        """Let a job that is held go on. Raises NotFound and Conflict.
+
+        Of one that waits because nobody knows whether a service has its order, that is asked again.
+        """
         job = self.get(job_id, owner=owner)
         return self._again(job, ("held",)) or self._refuse(
             job.id, "released", "only a job that is held can be released"
@@ -206,12 +234,76 @@ class JobService:
     def retry(self, job_id: str, *, owner: str | None = None) -> JobRecord:
         """Run a job again that failed or was cancelled; what it had finished is not done again.
 
-        Raises NotFound and Conflict.
+        What a service has to make anew is paid anew, and set aside before the job runs. Raises
+        NotFound, Conflict and BudgetExceeded.
         """
         job = self.get(job_id, owner=owner)
-        return self._again(job, ("failed", "cancelled", "dead")) or self._refuse(
-            job.id, "retried", "only a job that failed or was cancelled can run again"
-        )
+        if not (job.plan or {}).get("remote"):
+            return self._again(job, _ENDED) or self._not_retried(job.id)
+        # Held until all is set aside: for a job that has ended nothing is.
+        held = self._again(job, _ENDED, to="held")
+        if held is None:
+            return self._not_retried(job.id)
+        gone = (job.error or {}).get("kind") == NotFound.kind
+        try:
+            plan = Plan.model_validate(job.plan)
+            reserve_job(self._store, self._settings, held, plan, again=gone)
+        except KinoloomError as error:
+            self._store.jobs.move(
+                job.id, job.state, expect=["held"], run=held.run, error=job.error or error.as_dict()
+            )
+            raise
+        return self._store.jobs.move(
+            job.id, "queued", expect=["held"], run=held.run
+        ) or self._not_retried(job.id)
+
+    def resolve(
+        self,
+        job_id: str,
+        *,
+        remote_id: str | None = None,
+        not_accepted: bool = False,
+        owner: str | None = None,
+    ) -> JobRecord:
+        """Say what became of an order of which nobody knows whether the service has it.
+
+        `remote_id` is what the service calls it; `not_accepted` that it has no such order. A job
+        that waits for that goes on. Raises NotFound, InvalidRequest unless just one is said, and
+        Conflict when the job has no such order.
+        """
+        job = self.get(job_id, owner=owner)
+        if (remote_id is None) != not_accepted:
+            allowed = "the id that the service gave the order, or not_accepted, and not both"
+            raise InvalidRequest([Problem("remote_id", remote_id, allowed)])
+        if remote_id is not None and not (remote_id.isprintable() and 0 < len(remote_id) <= 500):
+            raise InvalidRequest([Problem("remote_id", remote_id, "1 to 500 letters and digits")])
+        calls = self._store.remote_calls
+        open_ones = [call for call in calls.of_job(job.id) if call.state == "uncertain"]
+        for call in open_ones:
+            settled = (
+                calls.unsend(call.id)
+                if remote_id is None
+                else calls.accept(call.id, remote_id=remote_id)
+            )
+            if settled:
+                break
+        else:
+            raise Conflict(
+                f"The job {job.id} has no order that anybody is uncertain about.",
+                hints=[f"Look at its orders: kinoloom jobs show {job.id}"],
+            )
+        if job.state in FINISHED:
+            end_left_orders(self._store, self._settings, job_id=job.id)
+            return self.get(job.id)
+        if job.queue.startswith(OWN) and not self._workers():
+            # Its command, run again, goes on with it; at no worker it would wait for ever.
+            self._store.jobs.update(job.id, run=job.run, error=None)
+            return self.get(job.id)
+        return self._again(job, ("held",)) or self.get(job.id)
+
+    def calls(self, job_id: str, *, owner: str | None = None) -> Sequence[RemoteCall]:
+        """The calls to services that a job made, oldest first. Raises NotFound."""
+        return self._store.remote_calls.of_job(self.get(job_id, owner=owner).id)
 
     def queues(self) -> Sequence[dict[str, Any]]:
         """Each queue by name: its jobs by what they do, and the workers that serve it."""
@@ -284,21 +376,29 @@ class JobService:
         """Raises BudgetExceeded when a key's jobs have cost all that it may spend."""
         if key.budget is None:
             return
-        spent = self._store.keys.spent(key.id)
+        currency = self._settings.budgets.currency
+        spent = self._store.remote_calls.spent(owner=key.id, currency=currency)
         if spent and spent >= key.budget:
             raise BudgetExceeded(
                 "The budget of this API key is used up.",
-                cause=f"Its jobs have cost ${spent:.2f} of ${key.budget:.2f}.",
+                cause=f"Its jobs have cost {spent:.2f} of {key.budget:.2f} {currency}.",
                 hints=["Use a key with a larger budget: kinoloom keys create NAME --budget ..."],
             )
 
-    def _again(self, job: JobRecord, states: tuple[JobState, ...]) -> JobRecord | None:
+    def _not_retried(self, job_id: str) -> JobRecord:
+        return self._refuse(
+            job_id, "retried", "only a job that failed or was cancelled can run again"
+        )
+
+    def _again(
+        self, job: JobRecord, states: tuple[JobState, ...], *, to: JobState = "queued"
+    ) -> JobRecord | None:
         queue = job.queue
         if queue.startswith(OWN):  # its own process is gone; the workers' queue takes it
             queue = queue_for(Plan.model_validate(job.plan), self._workers())
         return self._store.jobs.move(
             job.id,
-            "queued",
+            to,
             expect=states,
             run=job.run,
             run_to=job.run + 1,

@@ -6,22 +6,18 @@ other, or each when its turn comes in a child process.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kinoloom.backends.base import Audio, Frames, Inputs, Lora, Progress, Rendered, Renderer, Take
+from kinoloom.backends.base import Audio, Frame, Frames, Inputs, Progress, Rendered, Renderer
 from kinoloom.catalog.card import ModelCard
+from kinoloom.jobs.takes import take_of
 from kinoloom.media.audio import AudioTrack
 from kinoloom.media.pictures import poster
 from kinoloom.media.writer import VideoFormat, write_video
 from kinoloom.planner.plan import Plan
 from kinoloom.quality.score import Scores, score
-
-
-def plan_of_take(plan: Plan, number: int) -> Plan:
-    """The plan of one candidate, counted from 0: the same but for its seed."""
-    return plan.with_seed(plan.seed + number)
 
 
 def render_take(
@@ -33,31 +29,6 @@ def render_take(
 ) -> Rendered:
     """Render the plan of one take. Raises KinoloomError, and what `report` raises."""
     return backend.render(take_of(plan), card, inputs, report)
-
-
-def take_of(plan: Plan) -> Take:
-    """What a backend needs to know of a plan."""
-    memory = plan.memory
-    return Take(
-        task=plan.task,
-        prompt=plan.prompt,
-        negative=plan.negative,
-        width=plan.width,
-        height=plan.height,
-        frames=plan.frames,
-        fps=plan.fps,
-        steps=plan.steps,
-        guidance=plan.guidance,
-        seed=plan.seed,
-        device=plan.device,
-        shift=plan.shift,
-        timesteps=plan.timesteps,
-        scheduler=plan.scheduler,
-        loras=tuple(Lora(x.name, x.path, x.weight, x.component) for x in plan.loras),
-        speed=plan.speed,
-        placement=memory.placement if memory is not None else "resident",
-        tiling=memory.tiling if memory is not None else False,
-    )
 
 
 def score_frames(frames: Frames, fps: float, check: Callable[[], None] | None = None) -> Scores:
@@ -88,7 +59,7 @@ def encode_clip(
     )
 
 
-def poster_png(frames: Frames) -> bytes:
+def poster_png(frames: Frames | Sequence[Frame]) -> bytes:
     """The picture that stands for the clip, as a PNG."""
     import cv2
 

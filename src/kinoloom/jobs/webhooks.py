@@ -50,6 +50,7 @@ _TOLD = (
     "reused",
     "error",
     "cost",
+    "currency",
 )
 
 

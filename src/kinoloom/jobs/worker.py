@@ -22,13 +22,15 @@ from filelock import FileLock, Timeout
 
 from kinoloom.config import Settings
 from kinoloom.errors import Conflict, KinoloomError, TimedOut
-from kinoloom.jobs.clip_job import Bench, ClipJob
+from kinoloom.jobs.clip_job import ClipJob
 from kinoloom.jobs.dead import dead_workers, hand_back
 from kinoloom.jobs.engine import WEBHOOKS, Engine, QueueLimits
+from kinoloom.jobs.job_run import Bench
 from kinoloom.jobs.leftovers import sweep_work, tidy
 from kinoloom.jobs.locks import device_lock, lock_file
 from kinoloom.jobs.planning import machine_of
 from kinoloom.jobs.queues import API, queue_of_device
+from kinoloom.jobs.remote_end import end_left_orders
 from kinoloom.jobs.render_process import RenderProcess
 from kinoloom.jobs.webhooks import deliver
 from kinoloom.store.jobs import JobRecord
@@ -43,8 +45,10 @@ _HOUSEKEEPING_SECONDS = 600.0
 _ANNOUNCED_SECONDS = 5.0
 """After so long a job's own worker has announced its end, if there is such a worker."""
 _REAP_SECONDS = 2.0
-# What others do takes its time; nobody notices a second.
-_API_LIMITS = QueueLimits(at_once=4, per_minute=60, poll=1.0)
+_ORDERS_SECONDS = 30.0
+"""Between two looks at orders that nobody waits for any more: each second of theirs may cost."""
+# What others do takes its time; nobody notices a second. They say themselves when it is too much.
+_API_LIMITS = QueueLimits(at_once=16, poll=1.0)
 _WEBHOOK_LIMITS = QueueLimits(at_once=16, poll=1.0)
 
 _log = logging.getLogger(__name__)
@@ -66,6 +70,7 @@ class Worker:
         queues: Sequence[str] | None = None,
         own: bool = False,
         child: RenderProcess | None = None,
+        media: RenderProcess | None = None,
         on_event: Callable[[str, Mapping[str, Any]], None] = lambda _job, _event: None,
     ) -> None:
         self.id = name or socket.gethostname()
@@ -74,7 +79,9 @@ class Worker:
         self._machine = machine_of(settings)
         self._names = () if own else tuple(queues or self._usual())
         self._child = child or RenderProcess(settings)
-        self._child.start()  # its libraries load while the rest starts
+        self._media = media or RenderProcess(settings, light=True)
+        if any(name != API for name in self._names):
+            self._child.start()  # its libraries load while the rest starts
         self._watched: dict[str, _Watch] = {}
         self._lost: set[tuple[str, int]] = set()
         self._anew = True  # at first all that waits, since the engine may have lost its tables
@@ -90,7 +97,9 @@ class Worker:
             self._deliver,
             POLL_SECONDS,
         )
-        self._bench = Bench(settings, store, self.id, self._child, device_lock, on_event)
+        self._bench = Bench(
+            settings, store, self.id, self._child, self._media, device_lock, on_event
+        )
         self._record = WorkerRecord(
             id=self.id,
             host=socket.gethostname(),
@@ -131,6 +140,7 @@ class Worker:
                 (self._dispatch, POLL_SECONDS),
                 (self._reap, min(beat, _REAP_SECONDS)),
                 (self._keep_house, _HOUSEKEEPING_SECONDS),
+                (self._end_orders, _ORDERS_SECONDS),
             ]
         for work, seconds in loops:
             thread = threading.Thread(
@@ -155,6 +165,7 @@ class Worker:
             for watch in self._watched.values():
                 watch.give_up()
         self._child.close()
+        self._media.close()
         with suppress(Exception):  # the engine has its own errors
             self._let_go(self.id)
         self._engine.stop()
@@ -316,6 +327,10 @@ class Worker:
         self._engine.forget(timedelta(days=1))
         self._store.assets.collect()
 
+    def _end_orders(self) -> None:
+        """End what services still make for jobs that are over."""
+        end_left_orders(self._store, self._settings)
+
     # --- the dead ---------------------------------------------------------------------------
 
     def _reap(self) -> None:
@@ -372,7 +387,7 @@ class Worker:
 
 
 class _Watch:
-    """Whether one running job must stop; see `clip_job.Watch`."""
+    """Whether one running job must stop; see `job_run.Watch`."""
 
     def __init__(self, run: int, limit: datetime) -> None:
         self._run = run

@@ -19,6 +19,7 @@ from sqlalchemy import (
     String,
     cast,
     delete,
+    exc,
     exists,
     func,
     literal,
@@ -27,6 +28,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session
 
+from kinoloom.errors import NotFound
 from kinoloom.store.clips import ClipRecord, insert_clip
 from kinoloom.store.database import Database
 from kinoloom.store.events import insert_event
@@ -399,7 +401,8 @@ class Jobs:
     ) -> bool:
         """Keep what a step left, in place of what it left before.
 
-        Whether the job still was in this run and active; nothing is kept otherwise.
+        Whether the job still was in this run and active; nothing is kept otherwise. Raises NotFound
+        when the store does not have the asset `digest`, or not any more.
         """
         mine = select(JobRow.id).where(
             JobRow.id == job_id, JobRow.run == run, JobRow.state.in_(ACTIVE)
@@ -409,11 +412,14 @@ class Jobs:
         kept = kept.on_conflict_do_update(
             index_elements=[JobArtefactRow.job_id, JobArtefactRow.name], set_=values
         )
-        with self._database.writing() as session:
-            if session.scalar(mine.with_for_update()) is None:
-                return False
-            session.execute(kept)
-            return True
+        try:
+            with self._database.writing() as session:
+                if session.scalar(mine.with_for_update()) is None:
+                    return False
+                session.execute(kept)
+                return True
+        except exc.IntegrityError as error:
+            raise NotFound(f"The store has no asset {digest!r}.") from error
 
     def artefact(self, job_id: str, name: str) -> Artefact | None:
         """What a step of a job left, if it is finished."""

@@ -24,7 +24,7 @@ from kinoloom.jobs.messages import MAX_LINE, pack
 from kinoloom.jobs.planning import plan_request
 from kinoloom.jobs.record import RenderFacts, measurement_of, settings_of
 from kinoloom.jobs.render_process import RenderProcess
-from kinoloom.jobs.steps import plan_of_take, take_of
+from kinoloom.jobs.takes import plan_of_take, take_of
 from kinoloom.media.reader import probe, read_video
 from kinoloom.media.settings import read_settings
 from kinoloom.media.writer import write_video

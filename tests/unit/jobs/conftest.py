@@ -12,8 +12,8 @@ from kinoloom.config import Settings
 from kinoloom.jobs.clip import Made, make_clip
 from kinoloom.jobs.progress import Listener
 from kinoloom.planner import resolve
+from kinoloom.planner.outlook import Machine
 from kinoloom.planner.plan import Plan
-from kinoloom.planner.resolve import Machine
 from kinoloom.request import VideoRequest
 from kinoloom.store.clips import ClipRecord
 from kinoloom.store.store import Store

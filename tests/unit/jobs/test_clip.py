@@ -14,7 +14,7 @@ from kinoloom.jobs import steps as module
 from kinoloom.jobs.media import read_inputs
 from kinoloom.jobs.planning import measurements_of
 from kinoloom.jobs.progress import PHASES, Event
-from kinoloom.jobs.steps import take_of
+from kinoloom.jobs.takes import take_of
 from kinoloom.media.reader import probe, read_video
 from kinoloom.media.settings import read_settings
 from kinoloom.media.writer import write_video
@@ -93,7 +93,8 @@ def test_all_phases_are_told_in_order(make: Make, make_plan: MakePlan) -> None:
     make(make_plan(), events.append)
     order = [PHASES.index(e.phase) for e in events]
     assert order == sorted(order)
-    assert set(order) == set(range(len(PHASES)))
+    elsewhere = {"queued", "render", "fetch"}
+    assert {event.phase for event in events} == set(PHASES) - elsewhere
     assert [e.step for e in events if e.phase == "write"] == list(range(10))
     elapsed = [e.elapsed for e in events]
     assert elapsed == sorted(elapsed)

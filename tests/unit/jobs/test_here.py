@@ -12,8 +12,8 @@ from filelock import FileLock
 
 from kinoloom.config import Settings
 from kinoloom.errors import Cancelled, InsufficientMemory, WorkerUnavailable
-from kinoloom.jobs import clip_job
 from kinoloom.jobs import here as module
+from kinoloom.jobs import job_run
 from kinoloom.jobs.here import Here
 from kinoloom.jobs.locks import is_locked, lock_file
 from kinoloom.jobs.progress import Event
@@ -77,7 +77,7 @@ def service(settings: Settings, store: Store) -> Iterator[JobService]:
 def child(monkeypatch: pytest.MonkeyPatch) -> StandIn:
     made = StandIn()
     monkeypatch.setattr(module, "RenderProcess", lambda _settings: made)
-    monkeypatch.setattr(clip_job, "_PAUSE", 0.0)
+    monkeypatch.setattr(job_run, "_PAUSE", 0.0)
     return made
 
 

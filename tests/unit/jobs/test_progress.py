@@ -92,4 +92,5 @@ def test_an_event_as_data() -> None:
 
 
 def test_the_phases_are_in_their_order() -> None:
-    assert PHASES == ("load", "encode", "denoise", "decode", "score", "write")
+    here, elsewhere = ("load", "encode", "denoise", "decode"), ("queued", "render", "fetch")
+    assert (*here, *elsewhere, "score", "write") == PHASES

@@ -12,9 +12,9 @@ from kinoloom.store.workers import WorkerQueue, WorkerRecord
 GB = 1 << 30
 
 
-def plan(device: str = "cuda:0 X", peak: int | None = 10 * GB, backend: str = "local") -> Any:
+def plan(device: str = "cuda:0 X", peak: int | None = 10 * GB, remote: bool = False) -> Any:
     memory = None if peak is None else SimpleNamespace(predicted_peak=peak)
-    return SimpleNamespace(device=device, backend=backend, memory=memory)
+    return SimpleNamespace(device=device, remote=remote, memory=memory)
 
 
 def workers(*queues: WorkerQueue) -> list[WorkerRecord]:
@@ -47,7 +47,7 @@ LARGE = WorkerQueue("gpu-80gb", "cuda:0", 80 * GB)
         (plan(device="cpu x8"), [LARGE, WorkerQueue("big-cpu", "cpu x8", 64 * GB)], "big-cpu"),
         (plan(device="cpu x8"), [LARGE], "cpu"),
         (plan(), [WorkerQueue("api")], "gpu"),
-        (plan(backend="veo"), [LARGE], "api"),
+        (plan(remote=True), [LARGE], "api"),
     ],
 )
 def test_a_job_goes_where_the_least_memory_suffices(

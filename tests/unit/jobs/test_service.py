@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from kinoloom.request import VideoRequest
 from kinoloom.store.jobs import JobRecord
 from kinoloom.store.store import Store
 from kinoloom.store.workers import WorkerQueue, WorkerRecord
+from paying import pay
 
 
 @pytest.fixture
@@ -84,9 +86,9 @@ def test_a_webhook_needs_something_to_sign_with(
 
 
 def test_a_key_whose_budget_is_spent_hands_nothing_in(service: JobService, store: Store) -> None:
-    key, _ = store.keys.create("poor", ["write"], 1.0)
+    key, _ = store.keys.create("poor", ["write"], Decimal(1))
     job = service.submit(asked(), owner=key)
-    store.jobs.update(job.id, run=1, cost=1.0)
+    pay(store, job.id, "1", owner=key.id)
     with pytest.raises(BudgetExceeded, match="used up"):
         service.submit(asked(), owner=key)
 

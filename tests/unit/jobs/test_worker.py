@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from factory import Factory, dead_worker, listening, running_on, working
 from kinoloom.config import Settings
 from kinoloom.errors import Conflict, WorkerUnavailable
-from kinoloom.jobs import clip_job, engine
+from kinoloom.jobs import engine, job_run
 from kinoloom.jobs import worker as module
 from kinoloom.jobs.locks import is_locked, lock_file
 from kinoloom.jobs.worker import Worker
@@ -116,7 +116,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, tiny_cards: Path) -> Iterato
         webhook_secret=SecretStr("whsec_c2VjcmV0"),
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(clip_job, "_PAUSE", 0.0)
+        patch.setattr(job_run, "_PAUSE", 0.0)
         patch.setattr(module, "POLL_SECONDS", 0.02)
         for limits in ("_API_LIMITS", "_WEBHOOK_LIMITS"):
             patch.setattr(module, limits, replace(getattr(module, limits), poll=0.02))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from pydantic import SecretStr
 from api_client import Api, api, png
 from kinoloom.config import Settings
 from kinoloom.store.jobs import JobRecord
+from paying import pay
 
 ID = "019aa4a6-3b10-7e44-9c0d-2f4f7a1b8e33"
 # A clip's file says in itself which clip it is.
@@ -374,9 +376,17 @@ def test_a_clip_that_was_there_already_is_seen_by_all_who_asked_for_it(settings:
         assert found.client.delete(url, headers=first).status_code == 204
 
 
+def test_a_clip_says_what_was_tried_and_what_it_cost(shared_api: Api) -> None:
+    tried = [{"backend": "google", "error": {"kind": "rate_limited"}}, {"backend": "runway"}]
+    made = shared_api.clip(VIDEO, attempts=tried, cost=Decimal("0.60"), currency="USD")
+    for path in (f"/api/clips/{made.id}", f"/api/clips/{made.id}/record"):
+        shown = shared_api.client.get(path).json()
+        assert (shown["attempts"], shown["cost"], shown["currency"]) == (tried, "0.6", "USD")
+
+
 def test_a_key_whose_budget_is_used_up_asks_for_nothing_more(settings: Settings) -> None:
     with api(settings, require_key=True) as found:
-        _, secret = found.store.keys.create("poor", frozenset({"read", "write"}), 1.0)
+        key, secret = found.store.keys.create("poor", frozenset({"read", "write"}), Decimal(1))
         headers = {"Authorization": f"Bearer {secret}"}
 
         def ask() -> Any:
@@ -384,10 +394,12 @@ def test_a_key_whose_budget_is_used_up_asks_for_nothing_more(settings: Settings)
 
         first = ask()
         assert first.status_code == 202
-        found.store.jobs.update(first.json()["id"], run=1, cost=0.5)
+        pay(found.store, first.json()["id"], "0.5", owner=key.id)
         second = ask()
         assert second.status_code == 202
-        found.store.jobs.update(second.json()["id"], run=1, cost=0.5)
+        pay(found.store, second.json()["id"], "0.5", owner=key.id)
+        job = found.client.get(f"/api/jobs/{second.json()['id']}", headers=headers).json()
+        assert (job["cost"], job["currency"]) == ("0.5", "USD")
         refused = ask()
         assert (refused.status_code, refused.json()["kind"]) == (402, "budget_exceeded")
         assert found.client.get("/api/jobs", headers=headers).status_code == 200

@@ -13,7 +13,7 @@ from kinoloom.store.store import Store
 
 # The routes of other modules are documented by their own tests.
 OURS = re.compile(
-    r"/api/(plan|clips|assets|jobs|models|backends|queues|statistics)\b|/(health|ready)$"
+    r"/api/(plan|clips|assets|jobs|models|backends|queues|statistics|costs)\b|/(health|ready)$"
 )
 
 

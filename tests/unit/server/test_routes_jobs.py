@@ -8,6 +8,7 @@ import pytest
 from api_client import Api, api
 from kinoloom.config import Settings
 from kinoloom.server.schemas import Job
+from kinoloom.store.remote_calls import Limits
 
 
 @pytest.fixture
@@ -185,3 +186,19 @@ def test_a_key_sees_and_steers_only_its_own_jobs(settings: Settings) -> None:
         assert found.client.post("/api/clips", json=body, headers=reader).status_code == 403
         assert found.client.post(f"/api/jobs/{job}/cancel", headers=reader).status_code == 403
         assert found.client.post(f"/api/jobs/{job}/cancel", headers=admin).status_code == 200
+
+
+def test_an_uncertain_order_is_resolved(shared_api: Api) -> None:
+    job = shared_api.job(hold=True)["id"]
+    address, store = f"/api/jobs/{job}/resolve", shared_api.store
+    assert shared_api.client.post(address, json={"not_accepted": True}).status_code == 409
+    calls = store.remote_calls
+    call = calls.reserve(job, 0, backend="runway", model="gen", amount=None, limits=Limits())
+    assert calls.send(call.id)
+    assert calls.doubt(call.id, {"kind": "uncertain", "message": "No answer."})
+    for body in ({}, {"remote_id": "x", "not_accepted": True}, {"else": 1}):
+        assert shared_api.client.post(address, json=body).status_code == 422
+    answer = shared_api.client.post(address, json={"remote_id": "task-7"})
+    assert (answer.status_code, answer.json()["state"]) == (200, "queued")
+    assert [c.remote_id for c in calls.of_job(job)] == ["task-7"]
+    assert shared_api.client.post("/api/jobs/none/resolve", json={}).status_code in (404, 422)

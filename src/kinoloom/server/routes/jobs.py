@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Query
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from kinoloom.errors import NotFound
@@ -24,6 +25,18 @@ from kinoloom.server.schemas import Job, Page
 from kinoloom.store.jobs import JobState
 
 router = APIRouter(prefix="/api/jobs", tags=["jobs"])
+
+
+class Resolution(BaseModel):
+    """What became of an order of which nobody knew whether the service has it: one of the two."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    remote_id: str | None = Field(
+        default=None, max_length=500, description="It has the order, and calls it this."
+    )
+    not_accepted: bool = Field(default=False, description="It does not have the order.")
+
 
 _ONE = problem_docs(404)
 _STEERED = problem_docs(404, 409)
@@ -92,6 +105,27 @@ def release_job(key: Writer, service: Service, job_id: JobId) -> Job:
 def retry_job(key: Writer, service: Service, job_id: JobId) -> Job:
     """Queue a failed, cancelled or dead job again; its finished steps do not run again."""
     return Job.of(service.retry(job_id, owner=owner_of(key)))
+
+
+@router.post(
+    "/{job}/resolve",
+    operation_id="resolve_job",
+    summary="Say what became of an uncertain order",
+    responses=problem_docs(404, 409, 422),
+)
+def resolve_job(key: Writer, service: Service, job_id: JobId, body: Resolution) -> Job:
+    """Settle an order that got no answer from its service, which cannot be asked for it either.
+
+    Look there whether it came about; the job then goes on without paying twice.
+    """
+    return Job.of(
+        service.resolve(
+            job_id,
+            remote_id=body.remote_id,
+            not_accepted=body.not_accepted,
+            owner=owner_of(key),
+        )
+    )
 
 
 @router.get(
