@@ -102,7 +102,7 @@ class PlainView(QuietView):
     """Lines without any control characters, for logs and pipes."""
 
     def __init__(self) -> None:
-        self._phase = ""
+        self._phase = self._line = ""
         self._last = 0.0
 
     def plan(self, plan: Plan) -> None:
@@ -116,13 +116,15 @@ class PlainView(QuietView):
         write("  " + text, to_error=True)
 
     def progress(self, event: Event) -> None:
-        """A line at each new phase and every two seconds within one."""
-        now = time.monotonic()
+        """A line at each new phase and every two seconds within one, if there is anything new."""
+        now, line = time.monotonic(), progress_line(event)
         finished = event.steps and event.step == event.steps
         if event.phase == self._phase and now - self._last < _EVERY and not finished:
             return
         self._phase, self._last = event.phase, now
-        write(progress_line(event), to_error=True)
+        if line != self._line:
+            self._line = line
+            write(line, to_error=True)
 
     def done(self, clip: Clip, remarks: tuple[str, ...] = ()) -> None:
         """The path, the scores, the seconds and how to make it again."""
@@ -246,7 +248,7 @@ def plan_notes(plan: Plan) -> list[str]:
 
 def described(event: Event) -> str:
     """The phase in words, and which take it is of several."""
-    words = WORDS[event.phase]
+    words = WORDS[event.phase] + (f" ({event.detail})" if event.detail else "")
     return f"take {event.take}/{event.takes}: {words}" if event.takes > 1 else words
 
 
@@ -266,9 +268,16 @@ def result_lines(clip: Clip) -> list[str]:
         made = f"was there already (--cache bypass makes it anew); {made}"
     if clip.record.takes:
         made += f"; the best of {len(clip.record.takes)} takes"
+    if clip.record.cost is not None and not clip.reused:
+        from kinoloom.planner.cost import shown as money  # only what cost something waits for it
+
+        made += f"; it cost {money(clip.record.cost, clip.record.currency or '')}"
+    # What the plan warned of was shown with it, and a score's notes belong to the score.
+    shown = (*clip.record.plan.get("warnings", ()), *clip.scores.get("notes", ()))
     return [
         str(clip.path),
         "scores: " + scores_line(clip.scores),
+        *(f"note: {warning}" for warning in clip.record.warnings if warning not in shown),
         made,
         f"again: kinoloom generate --from {quoted(str(clip.path))}",
     ]

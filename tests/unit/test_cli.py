@@ -86,9 +86,10 @@ def commands() -> dict[str, Any]:
 def test_the_commands() -> None:
     models = {f"models {name}" for name in ("list", "show", "check", "pull", "add", "remove")}
     jobs = {f"jobs {name}" for name in ("list", "show", "cancel", "hold", "release", "retry")}
+    jobs |= {"jobs resolve"}
     keys = {f"keys {name}" for name in ("create", "list", "revoke")}
     others = {"generate", "batch", "plan", "show", "score", "doctor", "serve", "worker", "stats"}
-    others |= {"backends"} | {f"config {name}" for name in ("check", "sample", "show")}
+    others |= {"backends", "costs"} | {f"config {name}" for name in ("check", "sample", "show")}
     assert set(commands()) == others | models | jobs | keys
 
 

@@ -265,6 +265,7 @@ def test_control_characters_never_reach_the_terminal(
     changed = plan.model_copy(update={"device": NASTY, "warnings": (NASTY,), "reasons": (NASTY,)})
     row: dict[str, Any] = {
         "id": NASTY,
+        "backend": "local",
         "state": "found",
         "ready": False,
         "tasks": [NASTY],
@@ -283,7 +284,9 @@ def test_control_characters_never_reach_the_terminal(
             Path(NASTY),
             {"plan": {NASTY: NASTY}, "scores": {NASTY: 0.5}, "versions": {NASTY: NASTY}},
         ),
-        "models": lambda: tables.show_models([row], [NASTY]),
+        "models": lambda: tables.show_models(
+            [row, row | {"backend": NASTY, "state": "unavailable", "price": NASTY}], [NASTY]
+        ),
         "checks": lambda: tables.show_checks([Check(NASTY, "failed", NASTY, NASTY)]),
     }
     actions[where]()

@@ -160,7 +160,7 @@ def _best(
     cards = [c for c in catalog if wanted in (None, c.backend)]
     if not cards:
         known = sorted({c.backend for c in catalog})
-        near = nearest_names(str(wanted), known, count=1) or known[:1]
+        near = nearest_names(str(wanted), known, count=1) or [c for c in known if c == "local"]
         allowed = f"a backend that has models: {', '.join(known)}"
         raise InvalidRequest([Problem("backend", wanted, allowed, near[0] if near else None)])
     able, refused = [], defaultdict[str, list[str]](list)

@@ -34,8 +34,10 @@ from kinoloom.server.routes import (
     assets,
     backends,
     clips,
+    costs,
     events,
     health,
+    hooks,
     jobs,
     metrics,
     models,
@@ -55,9 +57,11 @@ _ROUTERS = (
     backends.router,
     queues.router,
     statistics.router,
+    costs.router,
     events.router,
     health.router,
     metrics.router,
+    hooks.router,
 )
 
 _DESCRIPTION = """Makes video from a prompt or a picture, on whatever can.
