@@ -322,7 +322,9 @@ def recovery_of(kind: ErrorKind) -> Recovery:
 
 @cache
 def _classes() -> dict[str, type[KinoloomError]]:
-    return {str(found.kind): found for found in KinoloomError.__subclasses__()}
+    # Other modules have errors of their own, which are of one of these kinds.
+    mine = [c for c in KinoloomError.__subclasses__() if c.__module__ == __name__]
+    return {str(found.kind): found for found in mine}
 
 
 @cache

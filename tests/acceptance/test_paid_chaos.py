@@ -14,7 +14,8 @@ import pytest
 from acceptance.paid import PaidChaos
 from acceptance.stage import Stage
 from fakes import replicate
-from fakes.runway import KEY, FakeRunway, Fault
+from fakes.runway import KEY, FakeRunway
+from fakes.service import Fault
 from kinoloom.request import VideoRequest
 
 pytestmark = [pytest.mark.slow]
@@ -116,9 +117,9 @@ class Replicate(replicate.FakeReplicate):
         self.at("look")
         return super().look(one)
 
-    def faulty(self, luck: random.Random) -> replicate.Fault:
-        busy = replicate.Fault(False, 429, {"detail": "Slowly."}, {"Retry-After": "0"})
-        return luck.choice([busy, replicate.Fault(True), replicate.Fault(False)])
+    def faulty(self, luck: random.Random) -> Fault:
+        busy = Fault(False, 429, {"detail": "Slowly."}, {"Retry-After": "0"})
+        return luck.choice([busy, Fault(True), Fault(False)])
 
     def order_of(self, prompt: str) -> str | None:
         with self.lock:

@@ -10,17 +10,14 @@ from __future__ import annotations
 import base64
 import json
 import re
-import threading
 import uuid
-from collections import Counter, deque
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Literal, Self
+from collections import deque
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from fakes.clip import small_mp4
 from fakes.google_schema import OMNI_MODELS, Refused, check_interaction, check_operation
+from fakes.service import Answering, FakeService
 
 KEY = "AIzaTestKey0123456789abcdefghijklmnopqrs"
 TOKEN = "ya29.token-of-the-tests-0123456789"
@@ -34,20 +31,6 @@ _VEO = re.compile(
 
 
 @dataclass
-class Fault:
-    """What happens to the next create: whether the order comes about, and what is answered.
-
-    `status` None drops the connection. With `hold` the answer waits until the fake is released.
-    """
-
-    accepted: bool
-    status: int | None = None
-    body: Any = None
-    headers: dict[str, str] = field(default_factory=dict)
-    hold: bool = False
-
-
-@dataclass
 class Made:
     """An order: the body that asked for it, its id, and the states that it has yet to pass."""
 
@@ -58,8 +41,8 @@ class Made:
     region: str = ""
 
 
-class FakeGoogle:
-    """The server, a context manager. `bill` counts by prompt how often a create was charged.
+class FakeGoogle(FakeService):
+    """The server.
 
     `states` are what an order passes through, one at each look. `outcome` is how an interaction
     ends: with a video as ``uri`` or ``inline``, with ``text`` alone, ``empty``, with an ``error``,
@@ -71,63 +54,23 @@ class FakeGoogle:
     """
 
     def __init__(self, *, key: str = KEY, video: bytes | None = None) -> None:
+        super().__init__(_Handler, video)
         self.key = key
         self.token = TOKEN
-        self.video = small_mp4() if video is None else video
         self.states: tuple[str, ...] = ("in_progress", "completed")
         self.outcome: Literal["uri", "inline", "text", "empty", "error", "lost"] = "uri"
         self.error: dict[str, Any] = {}
         self.at_once = False
         self.operation: dict[str, Any] | None = None
-        self.faults: deque[Fault] = deque()
         self.polls: deque[tuple[int, str]] = deque()
-        self.truncate: deque[int] = deque()
         self.regions: dict[str, Refused] = {}
         self.file_states: deque[str] = deque()
-        self.bill: Counter[str] = Counter()
         self.made: dict[str, Made] = {}
         self.uploads: dict[str, bytes] = {}
         self.objects: dict[str, bytes] = {}
-        self.asked: list[tuple[str, str]] = []
         self.generation = 0
         self.revoked = False
         self.closed_bucket = False
-        self.lock = threading.RLock()
-        self.released = threading.Event()
-        fake = self
-
-        class Handler(_Handler):
-            fake_of_tests = fake
-
-        class Server(ThreadingHTTPServer):
-            daemon_threads = True
-            request_queue_size = 256
-
-        self._server = Server(("127.0.0.1", 0), Handler)
-        self.port = self._server.server_port
-        self.url = f"http://127.0.0.1:{self.port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.released.set()
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-    def drop_create(self, *, accepted: bool) -> None:
-        """The next create gets no answer, whether or not the order came about."""
-        self.faults.append(Fault(accepted))
-
-    def answer_create(
-        self, status: int, body: Any = None, *, accepted: bool = False, **headers: str
-    ) -> None:
-        """The next create is answered so."""
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        self.faults.append(Fault(accepted, status, body, named))
 
     def expire(self) -> None:
         """All files that were handed out so far are there no more; interactions name new ones."""
@@ -258,37 +201,19 @@ class FakeGoogle:
         return {"gcsUri": uri, "mimeType": "video/mp4"}
 
 
-class _Handler(BaseHTTPRequestHandler):
-    fake_of_tests: FakeGoogle
-    protocol_version = "HTTP/1.1"
+class _Handler(Answering):
+    service: FakeGoogle
 
-    @property
-    def fake(self) -> FakeGoogle:
-        return self.fake_of_tests
-
-    def log_message(self, *_: object) -> None:
-        """Nothing: the tests look at `asked`."""
-
-    def do_GET(self) -> None:
-        self._answer("GET")
-
-    def do_POST(self) -> None:
-        self._answer("POST")
-
-    def do_PUT(self) -> None:
-        self._answer("PUT")
-
-    def _answer(self, method: str) -> None:
-        length = int(self.headers.get("content-length") or 0)
-        body = self.rfile.read(length)
+    def answer(self, method: str) -> None:
+        body = self.body()
         parts = urlsplit(self.path)
         path = unquote(parts.path)
-        with self.fake.lock:
-            self.fake.asked.append((method, path))
+        with self.service.lock:
+            self.service.asked.append((method, path))
         try:
             self._route(method, path, parse_qs(parts.query), body)
         except Refused as refused:
-            self._json(refused.status, refused.body)
+            self.say(refused.status, refused.body)
 
     def _route(self, method: str, path: str, query: dict[str, list[str]], body: bytes) -> None:
         if path == "/token":
@@ -307,7 +232,7 @@ class _Handler(BaseHTTPRequestHandler):
     # --- keys -------------------------------------------------------------------------------
 
     def _key(self) -> None:
-        if self.headers.get("x-goog-api-key") != self.fake.key:
+        if self.headers.get("x-goog-api-key") != self.service.key:
             reason = {
                 "@type": "type.googleapis.com/google.rpc.ErrorInfo",
                 "reason": "API_KEY_INVALID",
@@ -317,7 +242,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise Refused(400, "INVALID_ARGUMENT", message, details=[reason])
 
     def _bearer(self) -> None:
-        if self.headers.get("authorization") != f"Bearer {self.fake.token}":
+        if self.headers.get("authorization") != f"Bearer {self.service.token}":
             message = "Request had invalid authentication credentials."
             raise Refused(401, "UNAUTHENTICATED", message)
 
@@ -327,20 +252,20 @@ class _Handler(BaseHTTPRequestHandler):
         told = json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))
         grant = "urn:ietf:params:oauth:grant-type:jwt-bearer"
         right = asked.get("grant_type") == [grant] and told["iss"] == ACCOUNT
-        if self.fake.revoked or not right or "cloud-platform" not in told["scope"]:
-            self._json(400, {"error": "invalid_grant", "error_description": "Invalid JWT"})
+        if self.service.revoked or not right or "cloud-platform" not in told["scope"]:
+            self.say(400, {"error": "invalid_grant", "error_description": "Invalid JWT"})
         else:
-            token = {"access_token": self.fake.token, "expires_in": 3599, "token_type": "Bearer"}
-            self._json(200, token)
+            token = {"access_token": self.service.token, "expires_in": 3599, "token_type": "Bearer"}
+            self.say(200, token)
 
     # --- the Gemini API ---------------------------------------------------------------------
 
     def _gemini(self, method: str, path: str, query: dict[str, list[str]], body: bytes) -> None:
-        fake = self.fake
+        fake = self.service
         if (method, path) == ("POST", "/v1/interactions"):
             self._create(lambda: fake.create_interaction(json.loads(body)))
         elif method == "GET" and path == "/v1/models":
-            self._json(200, {"models": [{"name": f"models/{name}"} for name in OMNI_MODELS]})
+            self.say(200, {"models": [{"name": f"models/{name}"} for name in OMNI_MODELS]})
         elif path.startswith("/upload/v1") and path.endswith("/files"):
             self._upload(query, body)
         elif found := re.fullmatch(r"/v1(?:beta)?/files/([\w-]+)(:download)?", path):
@@ -356,34 +281,34 @@ class _Handler(BaseHTTPRequestHandler):
                 made.state, made.ahead = "cancelled", deque()
             elif method == "GET":
                 fake.look(made)
-            self._json(200, fake.interaction(made, with_input=method == "GET"))
+            self.say(200, fake.interaction(made, with_input=method == "GET"))
         else:
             raise Refused(404, "NOT_FOUND", f"There is no {method} {path}")
 
     def _file(self, name: str, content: bool, query: dict[str, list[str]]) -> None:
         generation = name.rpartition("-")[2]
-        if generation != str(self.fake.generation):
+        if generation != str(self.service.generation):
             raise Refused(403, "PERMISSION_DENIED", "You do not have permission, or it is gone.")
         if not content:
-            with self.fake.lock:
-                states = self.fake.file_states
+            with self.service.lock:
+                states = self.service.file_states
                 state = states.popleft() if states else "ACTIVE"
-            self._json(200, {"name": f"files/{name}", "mimeType": "video/mp4", "state": state})
+            self.say(200, {"name": f"files/{name}", "mimeType": "video/mp4", "state": state})
         elif query.get("alt") != ["media"]:
-            self._json(200, {})
+            self.say(200, {})
         else:
-            self._bytes(self.fake.video)
+            self.send_video(self.service.video)
 
     def _upload(self, query: dict[str, list[str]], body: bytes) -> None:
         commands = self.headers.get("x-goog-upload-command", "")
         if "start" in commands:
             name = uuid.uuid4().hex[:12]
-            url = f"{self.fake.url}{urlsplit(self.path).path}?upload_id={name}"
+            url = f"{self.service.url}{urlsplit(self.path).path}?upload_id={name}"
             headers = {"X-Goog-Upload-URL": url, "X-Goog-Upload-Status": "active"}
-            self._json(200, {}, headers)
+            self.say(200, {}, headers)
             return
         name = query["upload_id"][0]
-        self.fake.uploads[name] = self.fake.uploads.get(name, b"") + body
+        self.service.uploads[name] = self.service.uploads.get(name, b"") + body
         if "finalize" in commands:
             file = {
                 "name": f"files/{name}",
@@ -391,16 +316,16 @@ class _Handler(BaseHTTPRequestHandler):
                 "mimeType": "image/png",
                 "state": "ACTIVE",
             }
-            self._json(200, {"file": file}, {"X-Goog-Upload-Status": "final"})
+            self.say(200, {"file": file}, {"X-Goog-Upload-Status": "final"})
         else:
-            self._json(200, {}, {"X-Goog-Upload-Status": "active"})
+            self.say(200, {}, {"X-Goog-Upload-Status": "active"})
 
     # --- Vertex AI and its bucket -----------------------------------------------------------
 
     def _vertex(self, method: str, path: str, body: bytes) -> None:
-        fake = self.fake
+        fake = self.service
         if method == "GET" and path.startswith("/v1beta1/publishers/google/models/"):
-            self._json(200, {"name": path.removeprefix("/v1beta1/")})
+            self.say(200, {"name": path.removeprefix("/v1beta1/")})
             return
         found = _VEO.match(path)
         if found is None or method != "POST":
@@ -416,79 +341,46 @@ class _Handler(BaseHTTPRequestHandler):
             if made is None or made.region != found["region"]:
                 raise Refused(404, "NOT_FOUND", "The operation was not found.")
             fake.look(made)
-            self._json(200, fake.operation_of(made))
+            self.say(200, fake.operation_of(made))
         else:
             raise Refused(404, "NOT_FOUND", f"There is no {found['verb']}")
 
     def _storage(self, path: str, query: dict[str, list[str]]) -> None:
-        if self.fake.closed_bucket:
+        if self.service.closed_bucket:
             message = "The account does not have storage.objects.get access."
             raise Refused(403, "PERMISSION_DENIED", message)
         bucket, _, name = path.removeprefix("/storage/v1/b/").partition("/o")
         if not name:
             prefix = f"gs://{bucket}/{query.get('prefix', [''])[0]}"
-            names = [uri.removeprefix(f"gs://{bucket}/") for uri in self.fake.objects]
+            names = [uri.removeprefix(f"gs://{bucket}/") for uri in self.service.objects]
             there = [n for n in names if f"gs://{bucket}/{n}".startswith(prefix)]
-            self._json(200, {"items": [{"name": n} for n in there]} if there else {})
+            self.say(200, {"items": [{"name": n} for n in there]} if there else {})
             return
-        data = self.fake.objects.get(f"gs://{bucket}/{name.removeprefix('/')}")
+        data = self.service.objects.get(f"gs://{bucket}/{name.removeprefix('/')}")
         if data is None:
             raise Refused(404, "NOT_FOUND", "No such object")
         if query.get("alt") == ["media"]:
-            self._bytes(data)
+            self.send_video(data)
         else:
-            self._json(200, {"size": str(len(data))})
+            self.say(200, {"size": str(len(data))})
 
     # --- answering --------------------------------------------------------------------------
 
     def _create(self, make: Any) -> None:
         """Carry out a create as the next fault says, else as it is."""
-        with self.fake.lock:
-            fault = self.fake.faults.popleft() if self.fake.faults else None
+        fault = self.next_fault()
         if fault is None:
-            self._json(200, make())
+            self.say(200, make())
             return
         if fault.accepted:
             make()
-        if fault.hold:
-            self.fake.released.wait(20)
-        if fault.status is None:
-            self.close_connection = True
-            self.connection.close()
-            return
-        body = fault.body
-        if body is None:
-            body = {"error": {"code": fault.status, "message": "On order.", "status": "ON_ORDER"}}
-        self._json(fault.status, body, fault.headers)
+        if fault.status is not None and fault.body is None:
+            told = {"code": fault.status, "message": "On order.", "status": "ON_ORDER"}
+            fault = replace(fault, body={"error": told})
+        self.be_faulty(fault)
 
     def _fail_poll(self) -> None:
-        with self.fake.lock:
-            status, word = self.fake.polls.popleft() if self.fake.polls else (0, "")
+        with self.service.lock:
+            status, word = self.service.polls.popleft() if self.service.polls else (0, "")
         if status:
             raise Refused(status, word, "On order.")
-
-    def _bytes(self, data: bytes) -> None:
-        asked = self.headers.get("range", "")
-        start = int(asked.removeprefix("bytes=").partition("-")[0]) if asked else 0
-        with self.fake.lock:
-            cut = self.fake.truncate.popleft() if self.fake.truncate else None
-        rest = data[start:]
-        self.send_response(206 if asked else 200)
-        self.send_header("content-type", "video/mp4")
-        self.send_header("content-length", str(len(rest)))
-        self.end_headers()
-        self.wfile.write(rest if cut is None else rest[:cut])
-        if cut is not None:
-            self.wfile.flush()
-            self.close_connection = True
-            self.connection.close()
-
-    def _json(self, status: int, body: Any, headers: Mapping[str, str] | None = None) -> None:
-        data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("content-type", "application/json; charset=UTF-8")
-        self.send_header("content-length", str(len(data)))
-        for name, value in (headers or {}).items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(data)

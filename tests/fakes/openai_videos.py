@@ -10,17 +10,15 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 import uuid
-from collections import Counter, deque
-from dataclasses import dataclass, field
+from collections import deque
+from dataclasses import dataclass
 from email.parser import BytesParser
 from email.policy import HTTP
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Literal, Self
+from typing import Any, Literal
 from urllib.parse import parse_qs, urlsplit
 
-from fakes.clip import small_mp4
+from fakes.service import Answering, FakeService
 
 KEY = "sk-of-the-tests-0123456789"
 Dialect = Literal["openai", "engine", "openrouter"]
@@ -43,16 +41,6 @@ _OPENROUTER |= {"aspect_ratio", "generate_audio", "input_references", "callback_
 
 
 @dataclass
-class Fault:
-    """What happens to the next create; `status` None drops the connection."""
-
-    accepted: bool
-    status: int | None = None
-    body: Any = None
-    headers: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass
 class Made:
     """A video: what was asked, with which key, and the documents that the next looks get."""
 
@@ -64,58 +52,31 @@ class Made:
     now: dict[str, Any]
 
 
-class FakeVideos:
-    """The server, a context manager. `bill` counts by prompt how often a create was charged.
+class FakeVideos(FakeService):
+    """The server.
 
     `states` are what each look at a video adds to its document, in turn; `faults` are those of the
     next creates, `answers` statuses that the next reads get, `truncate` cuts the next downloads.
     """
 
     def __init__(self, dialect: Dialect = "openai", *, key: str | None = KEY) -> None:
+        super().__init__(_Handler)
         self.dialect = dialect
         self.key = key
-        self.video = small_mp4()
+        self.url += "/v1"
+        self.storage += "/out/clip.mp4?signed=1"
         self.models = {"sora-2", "wan", "google/veo-3.1"}
         self.states: list[dict[str, Any]] = [
             {"status": "queued", "progress": 0},
             {"status": "in_progress", "progress": 40},
             {"status": "completed", "progress": 100},
         ]
-        self.faults: deque[Fault] = deque()
         self.answers: deque[tuple[int, Any]] = deque()
-        self.truncate: deque[int] = deque()
         self.content: Literal["bytes", "absent", "elsewhere"] = "bytes"
         self.deletes = True
         self.lists = True
         self.page = 100
-        self.bill: Counter[str] = Counter()
         self.made: dict[str, Made] = {}
-        self.asked: list[tuple[str, str]] = []
-        self.leaked: list[str] = []
-        self.lock = threading.RLock()
-        fake = self
-
-        class Handler(_Handler):
-            server_of_tests = fake
-
-        class Server(ThreadingHTTPServer):
-            daemon_threads = True
-            request_queue_size = 256
-
-        self._server = Server(("127.0.0.1", 0), Handler)
-        self.port = self._server.server_port
-        self.url = f"http://127.0.0.1:{self.port}/v1"
-        self.storage = f"http://localhost:{self.port}/out/clip.mp4?signed=1"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
 
     def only(self) -> Made:
         """The one video that was asked for."""
@@ -153,50 +114,37 @@ class FakeVideos:
             return made.now
 
 
-class _Handler(BaseHTTPRequestHandler):
-    server_of_tests: FakeVideos
-    protocol_version = "HTTP/1.1"
+class _Handler(Answering):
+    service: FakeVideos
 
-    def log_message(self, *_: object) -> None:
-        pass
-
-    def do_GET(self) -> None:
-        self._answer()
-
-    def do_POST(self) -> None:
-        self._answer()
-
-    def do_DELETE(self) -> None:
-        self._answer()
-
-    def _answer(self) -> None:
-        fake = self.server_of_tests
+    def answer(self, method: str) -> None:
+        fake = self.service
         path = urlsplit(self.path).path
         with fake.lock:
-            fake.asked.append((self.command, self.path))
-        raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            fake.asked.append((method, self.path))
+        raw = self.body()
         if path.startswith("/out/"):
             self._storage()
         elif fake.key is not None and self.headers["Authorization"] != f"Bearer {fake.key}":
             self._error(401, "invalid_api_key", "Incorrect API key provided.")
-        elif (self.command, path) == ("POST", "/v1/videos"):
+        elif (method, path) == ("POST", "/v1/videos"):
             self._create(raw)
         else:
             self._read(path)
 
     def _read(self, path: str) -> None:
-        fake = self.server_of_tests
+        fake = self.service
         with fake.lock:
             answer = fake.answers.popleft() if fake.answers else None
         if answer is not None:
-            self._say(*answer)
+            self.say(*answer)
         elif path == "/v1/models":
-            self._say(200, {"object": "list", "data": [{"id": m} for m in sorted(fake.models)]})
+            self.say(200, {"object": "list", "data": [{"id": m} for m in sorted(fake.models)]})
         elif path == "/v1/videos":
             self._list()
         elif path == "/v1/videos/models" and fake.dialect == "openrouter":
             models = [{"id": m, "supported_sizes": ["1280x720"]} for m in sorted(fake.models)]
-            self._say(200, {"data": models})
+            self.say(200, {"data": models})
         elif (made := fake.made.get(path.split("/")[3])) is None:
             self._error(404, None, "Video not found.")
         elif path.endswith("/content"):
@@ -204,14 +152,13 @@ class _Handler(BaseHTTPRequestHandler):
         elif self.command == "DELETE":
             self._delete(made)
         else:
-            self._say(200, fake.look(made))
+            self.say(200, fake.look(made))
 
     def _create(self, raw: bytes) -> None:
-        fake = self.server_of_tests
-        with fake.lock:
-            fault = fake.faults.popleft() if fake.faults else None
+        fake = self.service
+        fault = self.next_fault()
         if fault is not None and not fault.accepted:
-            self._fault(fault)
+            self.be_faulty(fault)
             return
         kind = self.headers["Content-Type"] or ""
         picture = None
@@ -235,12 +182,12 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             made = fake.accept(asked, self.headers["Idempotency-Key"], picture)
             if fault is not None:
-                self._fault(fault)
+                self.be_faulty(fault)
             else:
-                self._say(202 if fake.dialect == "openrouter" else 200, made.now)
+                self.say(202 if fake.dialect == "openrouter" else 200, made.now)
 
     def _list(self) -> None:
-        fake = self.server_of_tests
+        fake = self.service
         if not fake.lists or fake.dialect == "openrouter":
             self._error(405, None, "Method Not Allowed")
             return
@@ -250,75 +197,34 @@ class _Handler(BaseHTTPRequestHandler):
             found = found[[v["id"] for v in found].index(after[0]) + 1 :]
         page = found[: min(fake.page, int(query["limit"][0]))]
         told = {"object": "list", "data": page, "has_more": len(page) < len(found)}
-        self._say(200, told | ({"last_id": page[-1]["id"]} if page else {}))
+        self.say(200, told | ({"last_id": page[-1]["id"]} if page else {}))
 
     def _delete(self, made: Made) -> None:
-        fake = self.server_of_tests
+        fake = self.service
         if not fake.deletes:
             self._error(405, None, "Method Not Allowed")
             return
         with fake.lock:
             fake.made.pop(made.id)
-        self._say(200, {"id": made.id, "object": "video.deleted", "deleted": True})
+        self.say(200, {"id": made.id, "object": "video.deleted", "deleted": True})
 
     def _content(self) -> None:
-        fake = self.server_of_tests
+        fake = self.service
         if fake.content == "bytes":
-            self._video()
+            self.send_video()
         elif fake.content == "elsewhere":
-            self._say(302, None, {"Location": fake.storage})
+            self.say(302, None, {"Location": fake.storage})
         else:
             self._error(404, None, "There is no such route.")
 
     def _storage(self) -> None:
         if "Authorization" in self.headers:
-            self.server_of_tests.leaked.append(self.path)
-        self._video()
-
-    def _video(self) -> None:
-        fake = self.server_of_tests
-        start = 0
-        if wanted := self.headers["Range"]:
-            start = int(wanted.removeprefix("bytes=").rstrip("-"))
-        with fake.lock:
-            most = fake.truncate.popleft() if fake.truncate else None
-        rest = fake.video[start:]
-        self.send_response(206 if start else 200)
-        self.send_header("Content-Type", "video/mp4")
-        self.send_header("Content-Length", str(len(rest)))
-        self.end_headers()
-        self.wfile.write(rest[:most])
-        if most is not None:
-            self._drop()
-
-    def _fault(self, fault: Fault) -> None:
-        if fault.status is None:
-            self._drop()
-        else:
-            self._say(fault.status, fault.body, fault.headers)
+            self.service.leaked.append(self.path)
+        self.send_video()
 
     def _error(self, status: int, code: str | int | None, message: str) -> None:
         error = {"message": message, "type": "invalid_request_error", "param": None, "code": code}
-        self._say(status, {"error": error})
-
-    def _say(self, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
-        raw = body if isinstance(body, bytes) else b"" if body is None else _json(body)
-        self.send_response(status)
-        for name, value in (headers or {}).items():
-            self.send_header(name, value)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(raw)))
-        self.end_headers()
-        self.wfile.write(raw)
-
-    def _drop(self) -> None:
-        self.close_connection = True
-        self.wfile.flush()
-        self.connection.shutdown(2)
-
-
-def _json(body: Any) -> bytes:
-    return json.dumps(body).encode()
+        self.say(status, {"error": error})
 
 
 def _wrong_form(asked: dict[str, str], dialect: Dialect) -> str | None:

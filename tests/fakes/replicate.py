@@ -14,36 +14,22 @@ import re
 import threading
 import time
 import uuid
-from collections import Counter, deque
+from collections import deque
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
 
-from fakes.clip import small_mp4
 from fakes.replicate_models import OFFICIAL, VERSION, mistakes, models
+from fakes.service import Answering, FakeService
 
 TOKEN = "r8_of_the_tests_0123456789"
 WEBHOOK_SECRET = "whsec_" + base64.b64encode(b"replicate signs with these bytes").decode()
 _EVENTS = {"start", "output", "logs", "completed"}
 _ENDED = ("succeeded", "failed", "canceled", "aborted")
 _PAGE = 3  # the real one has 100
-
-
-@dataclass
-class Fault:
-    """What happens to the next create: whether the prediction comes about, and what is answered.
-
-    `status` None drops the connection.
-    """
-
-    accepted: bool
-    status: int | None = None
-    body: Any = None
-    headers: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -66,8 +52,8 @@ class Prediction:
     removed: bool = False
 
 
-class FakeReplicate:
-    """The server, a context manager. `bill` counts by prompt how often a create was charged.
+class FakeReplicate(FakeService):
+    """The server.
 
     `states` are what a prediction passes through, `failures` the errors by prompt, `faults` those
     of the next creates, `polls` statuses with which the next reads of a prediction fail. `output`
@@ -77,61 +63,22 @@ class FakeReplicate:
     """
 
     def __init__(self, *, token: str = TOKEN, video: bytes | None = None) -> None:
+        super().__init__(_Handler, video)
         self.token = token
-        self.video = small_mp4() if video is None else video
         self.models = models()
         self.official = set(OFFICIAL)
         self.states: tuple[str, ...] = ("starting", "processing:45", "succeeded")
         self.failures: dict[str, str] = {}
-        self.faults: deque[Fault] = deque()
         self.polls: deque[int] = deque()
-        self.truncate: deque[int] = deque()
         self.output: Any = lambda url: url
         self.tells_webhook = False
         self.tells_deadline = True
         self.deliver_to = ""
-        self.bill: Counter[str] = Counter()
         self.predictions: dict[str, Prediction] = {}
         self.files: dict[str, bytes] = {}
-        self.asked: list[tuple[str, str]] = []
-        self.leaked: list[str] = []
         self.delivered: list[int] = []
         self.creates = 0
         self.valid = 0
-        self.lock = threading.RLock()
-        fake = self
-
-        class Handler(_Handler):
-            server_of_tests = fake
-
-        class Server(ThreadingHTTPServer):
-            daemon_threads = True
-            request_queue_size = 256
-
-        self._server = Server(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        self.delivery = f"http://localhost:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-    def drop_create(self, *, accepted: bool) -> None:
-        """The next create gets no answer, whether or not the prediction came about."""
-        self.faults.append(Fault(accepted))
-
-    def answer_create(
-        self, status: int, body: Any = None, *, accepted: bool = False, **headers: str
-    ) -> None:
-        """The next create is answered so."""
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        self.faults.append(Fault(accepted, status, body, named))
 
     def expire(self) -> None:
         """All addresses of finished videos that were given out so far are valid no more."""
@@ -186,7 +133,7 @@ class FakeReplicate:
     def told(self, one: Prediction) -> dict[str, Any]:
         """A prediction as it is."""
         done = one.word == "succeeded"
-        address = f"{self.delivery}/out/{one.id}/clip.mp4?v={self.valid}"
+        address = f"{self.storage}/out/{one.id}/clip.mp4?v={self.valid}"
         get = f"{self.url}/v1/predictions/{one.id}"
         said: dict[str, Any] = {
             "id": one.id,
@@ -246,25 +193,15 @@ def signed(
     }
 
 
-class _Handler(BaseHTTPRequestHandler):
-    server_of_tests: FakeReplicate
-    protocol_version = "HTTP/1.1"
+class _Handler(Answering):
+    service: FakeReplicate
 
-    def log_message(self, *_: object) -> None:
-        pass
-
-    def do_GET(self) -> None:
-        self._answer("GET")
-
-    def do_POST(self) -> None:
-        self._answer("POST")
-
-    def _answer(self, method: str) -> None:
-        fake = self.server_of_tests
+    def answer(self, method: str) -> None:
+        fake = self.service
         address = urlsplit(self.path)
         with fake.lock:
             fake.asked.append((method, address.path))
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = self.body()
         parts = address.path.strip("/").split("/")
         if parts[0] == "out":
             return self._video(address.query)
@@ -283,12 +220,12 @@ class _Handler(BaseHTTPRequestHandler):
         if (method, parts) == ("POST", ["v1", "files"]):
             return self._file(body)
         if (method, parts) == ("GET", ["v1", "account"]):
-            return self._say(200, {"type": "user", "username": "tester", "name": "A Tester"})
+            return self.say(200, {"type": "user", "username": "tester", "name": "A Tester"})
         self._problem(404, "Not found", "The requested resource could not be found.")
         return None
 
     def _model(self, method: str, parts: list[str], body: bytes) -> None:
-        fake = self.server_of_tests
+        fake = self.service
         name = "/".join(parts[:2])
         document = fake.models.get(name)
         if document is None:
@@ -301,22 +238,22 @@ class _Handler(BaseHTTPRequestHandler):
             return self._create(name, body)
         version = {"id": VERSION, "cog_version": "0.16.7", "openapi_schema": document}
         if method == "GET" and parts[2:] == ["versions", VERSION]:
-            return self._say(200, version)
+            return self.say(200, version)
         if method == "GET" and not parts[2:]:
             owner, _, short = name.partition("/")
             official = name in fake.official
             told = {"owner": owner, "name": short, "is_official": official}
-            return self._say(200, told | {"latest_version": version, "visibility": "public"})
+            return self.say(200, told | {"latest_version": version, "visibility": "public"})
         self._problem(404, "Not found", "The requested resource could not be found.")
         return None
 
     def _create(self, name: str | None, raw: bytes) -> None:
-        fake = self.server_of_tests
+        fake = self.service
         with fake.lock:
             fake.creates += 1
-            fault = fake.faults.popleft() if fake.faults else None
+        fault = self.next_fault()
         if fault is not None and not fault.accepted:
-            return self._fail(fault)
+            return self.be_faulty(fault)
         body = json.loads(raw)
         allowed = {"input", "webhook", "webhook_events_filter", *(() if name else ("version",))}
         wrong = [f"{key}: Additional property is not allowed" for key in body.keys() - allowed]
@@ -347,12 +284,12 @@ class _Handler(BaseHTTPRequestHandler):
             return self._problem(422, "Input validation failed", "\n".join(wrong))
         made = fake.accept(name, body, float(lifetime[:-1]) if lifetime else None)
         if fault is not None:
-            return self._fail(fault)
-        self._say(201, fake.told(made))
+            return self.be_faulty(fault)
+        self.say(201, fake.told(made))
         return None
 
     def _prediction(self, method: str, parts: list[str]) -> None:
-        fake = self.server_of_tests
+        fake = self.service
         with fake.lock:
             one = fake.predictions.get(parts[0])
             bad = fake.polls.popleft() if fake.polls else None
@@ -361,12 +298,12 @@ class _Handler(BaseHTTPRequestHandler):
         if one is None:
             return self._problem(404, "Prediction not found", "The prediction could not be found.")
         if (method, parts[1:]) == ("POST", ["cancel"]):
-            return self._say(200, fake.cancel(one))
-        self._say(200, fake.look(one))
+            return self.say(200, fake.cancel(one))
+        self.say(200, fake.look(one))
         return None
 
     def _list(self, query: dict[str, list[str]]) -> None:
-        fake = self.server_of_tests
+        fake = self.service
         start = int(query.get("cursor", ["0"])[0])
         after = query.get("created_after", [""])[0]
         with fake.lock:
@@ -376,10 +313,10 @@ class _Handler(BaseHTTPRequestHandler):
         following = None
         if len(listed) > start + _PAGE:
             following = f"{fake.url}/v1/predictions?cursor={start + _PAGE}&created_after={after}"
-        self._say(200, {"next": following, "previous": None, "results": page})
+        self.say(200, {"next": following, "previous": None, "results": page})
 
     def _file(self, raw: bytes) -> None:
-        fake = self.server_of_tests
+        fake = self.service
         kind = self.headers["Content-Type"] or ""
         boundary = kind.partition("boundary=")[2].encode()
         parts = raw.split(b"--" + boundary)[1:-1] if boundary else []
@@ -391,54 +328,21 @@ class _Handler(BaseHTTPRequestHandler):
         address = f"{fake.url}/v1/files/{name}"
         with fake.lock:
             fake.files[address] = content[0]
-        self._say(201, {"id": name, "urls": {"get": address}, "size": len(content[0])})
+        self.say(201, {"id": name, "urls": {"get": address}, "size": len(content[0])})
         return None
 
     def _video(self, query: str) -> None:
-        fake = self.server_of_tests
+        fake = self.service
         if "Authorization" in self.headers:
             fake.leaked.append(self.path)
         if parse_qs(query).get("v") != [str(fake.valid)]:
             return self._problem(404, "Not found", "Not found.")
-        wanted = self.headers["Range"] or ""
-        start = int(wanted.removeprefix("bytes=").rstrip("-") or 0)
-        with fake.lock:
-            most = fake.truncate.popleft() if fake.truncate else None
-        rest = fake.video[start:]
-        self.send_response(206 if start else 200)
-        self.send_header("Content-Type", "video/mp4")
-        self.send_header("Content-Length", str(len(rest)))
-        self.end_headers()
-        self.wfile.write(rest[:most])
-        if most is not None:
-            self._drop()
-        return None
-
-    def _fail(self, fault: Fault) -> None:
-        if fault.status is None:
-            return self._drop()
-        self._say(fault.status, fault.body, fault.headers)
-        return None
+        return self.send_video()
 
     def _problem(
         self, status: int, title: str, detail: str, headers: dict[str, str] | None = None
     ) -> None:
-        self._say(status, {"title": title, "detail": detail, "status": status}, headers)
-
-    def _say(self, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
-        raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-        self.send_response(status)
-        for name, value in (headers or {}).items():
-            self.send_header(name, value)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(raw)))
-        self.end_headers()
-        self.wfile.write(raw)
-
-    def _drop(self) -> None:
-        self.close_connection = True
-        self.wfile.flush()
-        self.connection.shutdown(2)
+        self.say(status, {"title": title, "detail": detail, "status": status}, headers)
 
 
 def _stamp(when: datetime) -> str:

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from fakes.openai_videos import KEY, FakeVideos, Fault
+from fakes.openai_videos import KEY, FakeVideos
 from fakes.orders import PROMPT, order_of, png
+from fakes.service import Fault
 from kinoloom.backends.base import RemoteStatus, Ticket
 from kinoloom.backends.openai.backend import OpenAIBackend
 from kinoloom.backends.remote import retries

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from fakes.orders import PROMPT, order_of, png
-from fakes.runway import KEY, Failure, FakeRunway, Fault
+from fakes.runway import KEY, Failure, FakeRunway
+from fakes.service import Fault
 from kinoloom.backends.base import RemoteStatus, Ticket
 from kinoloom.backends.remote import retries
 from kinoloom.backends.runway import backend as module

@@ -70,6 +70,16 @@ def test_an_error_of_a_kind_is_of_its_class() -> None:
     assert type(error_of("of another version", "x")) is KinoloomError
 
 
+def test_an_error_of_another_module_takes_no_kinds_place() -> None:
+    class Own(KinoloomError):
+        def __init__(self) -> None:
+            super().__init__("mine alone")
+
+    errors._classes.cache_clear()
+    assert Own().kind == "unknown"
+    assert type(error_of("unknown", "x")) is KinoloomError
+
+
 @pytest.mark.parametrize("kind", list(ErrorKind))
 def test_an_error_survives_its_json(kind: ErrorKind) -> None:
     error = error_of(kind, "failed", cause="why", hints=["do this"], details={"vram": 1})

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from fakes.google import GOOGLE, KEY, FakeGoogle, Fault
+from fakes.google import GOOGLE, KEY, FakeGoogle
 from fakes.orders import PROMPT, order_of, png
+from fakes.service import Fault
 from kinoloom.backends.base import RemoteStatus, Ticket
 from kinoloom.backends.google import omni
 from kinoloom.backends.google.backend import GoogleBackend
