@@ -26,6 +26,7 @@ ORDER = (
     "startup",
     "scoring",
     "encoding",
+    "seams",
     "serving",
     "submit",
     "events",

@@ -26,7 +26,7 @@ def load_frames(file: Path) -> Frames:
     """The frames, mapped read-only. Raises InvalidMedia when the file does not hold any."""
     try:
         frames: Frames = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # Python's own parser reads the header, and raises what it likes
         raise _damaged(file, error) from error
     if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8:
         raise _damaged(file, f"It holds {frames.dtype} {frames.shape}.")

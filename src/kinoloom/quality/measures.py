@@ -95,8 +95,8 @@ def measure(frames: Iterable[Frame], expected: int | None = None) -> Measures:
     sampled = set(np.linspace(0, last, min(last + 1, _SHARPNESS_FRAMES)).round().astype(int))
     acuities: list[float | None] = []
     details: list[float] = []
-    pairs: list[_Pair] = []
-    waiting: deque[Future[_Pair]] = deque()
+    pairs: list[Pair] = []
+    waiting: deque[Future[Pair]] = deque()
     chroma: list[_FloatArray] = []
     regions: list[_FloatArray] = []
     before: Frame | None = None
@@ -114,14 +114,14 @@ def measure(frames: Iterable[Frame], expected: int | None = None) -> Measures:
             shape = frame.shape
             count += 1
             grey = np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), dtype=np.uint8)
-            small = _extended(_shrunk(grey, FLOW_SIDE))
+            small = extended(shrunk(grey, FLOW_SIDE))
             if before is not None:
-                waiting.append(pool.submit(_compare, before, small))
+                waiting.append(pool.submit(compare, before, small))
                 if len(waiting) > 2 * _THREADS:  # a long clip must not pile up in memory
                     pairs.append(waiting.popleft().result())
             before = small
             if index in sampled:
-                near = _shrunk(grey, _SHARPNESS_SIDE)
+                near = shrunk(grey, _SHARPNESS_SIDE)
                 acuities.append(_acuity(near))
                 details.append(float(cv2.meanStdDev(cv2.Laplacian(near, cv2.CV_16S))[1][0, 0] ** 2))
             chroma.append(_chroma(frame))
@@ -148,7 +148,7 @@ def measure(frames: Iterable[Frame], expected: int | None = None) -> Measures:
 
 
 @dataclass(frozen=True)
-class _Pair:
+class Pair:
     """What two neighbouring frames tell."""
 
     error: float
@@ -158,13 +158,14 @@ class _Pair:
     moved: bool
 
 
-def _compare(first: Frame, second: Frame) -> _Pair:
+def compare(first: Frame, second: Frame) -> Pair:
+    """What changed between two grey pictures [H, W] of one size that motion does not explain."""
     difference = cv2.absdiff(first, second)
     change = float(cv2.mean(difference)[0]) / 255
     moved = float(cv2.blur(difference.astype(np.float32), (8, 8)).max()) > _MOVED
     if not difference.any():
-        return _Pair(error=0.0, lost=0.0, noise=0.0, change=0.0, moved=False)
-    forth, back = _follow(first, second), _follow(second, first)
+        return Pair(error=0.0, lost=0.0, noise=0.0, change=0.0, moved=False)
+    forth, back = follow(first, second), follow(second, first)
     height, width = first.shape
     x, y = np.meshgrid(
         np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32), copy=False
@@ -183,7 +184,7 @@ def _compare(first: Frame, second: Frame) -> _Pair:
     apart = cv2.absdiff(first, warped)
     # In flat areas the flow is arbitrary and yet right: only what also looks different is lost.
     lost = inside & ~visible & (apart > _LOOKS_DIFFERENT)
-    return _Pair(
+    return Pair(
         error=float(cv2.mean(apart, judged)[0]),
         lost=float(lost.sum()) / max(1.0, float(inside.sum())),
         noise=_incoherent(first, warped),
@@ -192,7 +193,7 @@ def _compare(first: Frame, second: Frame) -> _Pair:
     )
 
 
-def _follow(first: Frame, second: Frame) -> _FloatArray:
+def follow(first: Frame, second: Frame) -> _FloatArray:
     """Where each pixel went: [H, W, 2], x and y in pixels."""
     if not hasattr(_own, "flow"):
         _own.flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
@@ -239,7 +240,7 @@ def _acuity(grey: Frame) -> float | None:
 
 def _chroma(frame: Frame) -> _FloatArray:
     """Mean and spread of Lab a and b of one frame: [4], CIE units."""
-    tiny = _shrunk(frame, _COLOUR_SIDE).astype(np.float32) / 255
+    tiny = shrunk(frame, _COLOUR_SIDE).astype(np.float32) / 255
     lab = cv2.cvtColor(tiny, cv2.COLOR_RGB2LAB)
     mean, spread = cv2.meanStdDev(lab)
     return np.concatenate([mean[1:, 0], spread[1:, 0]]).astype(np.float32)
@@ -261,7 +262,8 @@ def _regions(grey: Frame) -> _FloatArray:
     )
 
 
-def _shrunk(picture: Frame, side: int) -> Frame:
+def shrunk(picture: Frame, side: int) -> Frame:
+    """The picture with its longer side at most `side` pixels."""
     height, width = picture.shape[:2]
     scale = side / max(height, width)
     if scale >= 1:
@@ -270,13 +272,14 @@ def _shrunk(picture: Frame, side: int) -> Frame:
     return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
-def _extended(grey: Frame) -> Frame:
+def extended(grey: Frame) -> Frame:
+    """A grey picture at least as large as the optical flow needs, its edges repeated."""
     height, width = grey.shape
     bottom, right = (max(0, _SMALLEST_FLOW_SIDE - n) for n in (height, width))
     if not bottom and not right:
         return grey
-    extended = cv2.copyMakeBorder(grey, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
-    return np.asarray(extended, dtype=np.uint8)
+    larger = cv2.copyMakeBorder(grey, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
+    return np.asarray(larger, dtype=np.uint8)
 
 
 def _mean(values: list[float]) -> float | None:
