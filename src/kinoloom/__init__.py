@@ -22,10 +22,12 @@ if TYPE_CHECKING:
     )
     from kinoloom.clip import Clip
     from kinoloom.errors import KinoloomError
+    from kinoloom.film_api import Film
     from kinoloom.request import VideoRequest
 
 __all__ = [
     "Clip",
+    "Film",
     "KinoloomError",
     "VideoRequest",
     "agenerate",
@@ -38,6 +40,7 @@ __all__ = [
 
 _HOME = {
     "Clip": "clip",
+    "Film": "film_api",
     "KinoloomError": "errors",
     "VideoRequest": "request",
 }

@@ -17,6 +17,7 @@ import typer
 from kinoloom.cli_backends import backends
 from kinoloom.cli_config import config_app
 from kinoloom.cli_costs import costs
+from kinoloom.cli_film import film_app
 from kinoloom.cli_jobs import jobs_app, stats
 from kinoloom.cli_keys import keys_app
 from kinoloom.cli_models import models_app
@@ -39,6 +40,7 @@ app = typer.Typer(
     # Boxes around the help would take longer to load than all else that a command needs.
     rich_markup_mode=None,
 )
+app.add_typer(film_app, name="film")
 app.add_typer(models_app, name="models")
 app.add_typer(jobs_app, name="jobs")
 app.add_typer(keys_app, name="keys")

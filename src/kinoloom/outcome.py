@@ -12,6 +12,7 @@ import typer
 if TYPE_CHECKING:
     from kinoloom.config import Settings
     from kinoloom.terminal import View
+    from kinoloom.terminal_film import FilmView
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
@@ -32,7 +33,7 @@ def plain_view(as_json: bool) -> View:
 
 @contextmanager
 def outcome(
-    view: View, interrupted: str = "Interrupted; nothing partial was left behind."
+    view: View | FilmView, interrupted: str = "Interrupted; nothing partial was left behind."
 ) -> Iterator[None]:
     """Turn how a command ends into what is shown and the exit code."""
     from kinoloom.errors import Cancelled, InvalidRequest, KinoloomError

@@ -44,7 +44,7 @@ def show_plan(plan: Plan) -> None:
         (f.name.replace("_", " "), f"{f.value:.2f}", f"{f.share:.3f}", ", ".join(f.found))
         for f in complexity.factors
     ]
-    _table(("factor", "value", "share", "found"), rows)
+    show_table(("factor", "value", "share", "found"), rows)
     for line in (*plan_notes(plan), *(f"because {r}" for r in plan.reasons)):
         write(f"- {line}")
     write(f"key: {plan.key}")
@@ -69,21 +69,21 @@ def show_settings(file: Path, settings: dict[str, Any]) -> None:
     if isinstance(versions, dict):
         rows.append(("versions", ", ".join(f"{k} {_short(v)}" for k, v in versions.items())))
     write(str(file))
-    _table(("setting", "value"), rows)
+    show_table(("setting", "value"), rows)
 
 
 def show_scores(file: Path, frames: int, fps: float, scores: Scores) -> None:
     """Every measure of a video and what it means."""
     write(f"{file}: {frames} frames at {fps:g} fps")
     numbers = {k: v for k, v in scores.as_dict().items() if isinstance(v, int | float)}
-    _table(("measure", "score"), [(k, f"{v:.3f}") for k, v in numbers.items()])
+    show_table(("measure", "score"), [(k, f"{v:.3f}") for k, v in numbers.items()])
     for note in scores.notes:
         write(f"- {note}")
 
 
 def show_models(rows: Sequence[dict[str, Any]], problems: Iterable[str]) -> None:
     """The models of this machine, those elsewhere, then what is wrong with other cards."""
-    _table(
+    show_table(
         ("model", "here", "tasks", "size", "frames"),
         [
             (
@@ -111,7 +111,7 @@ def show_models(rows: Sequence[dict[str, Any]], problems: Iterable[str]) -> None
     ]
     if others:
         write("")
-        _table(("model elsewhere", "on", "ready", "price", "tasks"), others, whole=True)
+        show_table(("model elsewhere", "on", "ready", "price", "tasks"), others, whole=True)
     for row in rows:
         for reason in row["reasons"] if row["state"] == "found" else ():
             write(f"- {row['id']}: {reason}; {'; '.join(row['hints'])}")
@@ -132,7 +132,7 @@ def show_models(rows: Sequence[dict[str, Any]], problems: Iterable[str]) -> None
 
 def show_backends(rows: Sequence[Mapping[str, Any]]) -> None:
     """The backends, the servers of those that have several, and why some are not ready."""
-    _table(
+    show_table(
         ("backend", "", "models", "price", "where"),
         [
             (
@@ -162,17 +162,17 @@ def show_backends(rows: Sequence[Mapping[str, Any]]) -> None:
 def show_settings_in_use(rows: Iterable[Mapping[str, Any]]) -> None:
     """Every setting, its value and who set it."""
     lines = [(row["name"], _setting(row["value"]), row["where"]) for row in rows]
-    _table(("setting", "value", "from"), lines, whole=True, wide=True)
+    show_table(("setting", "value", "from"), lines, whole=True, wide=True)
 
 
 def show_facts(facts: Iterable[tuple[str, str]]) -> None:
     """What is known of a thing, a line each."""
-    _table(("fact", "value"), facts)
+    show_table(("fact", "value"), facts)
 
 
 def show_files(files: Iterable[tuple[str, str, str, str]]) -> None:
     """Files: name, state, size and what is wrong with them."""
-    _table(("file", "state", "size", ""), files)
+    show_table(("file", "state", "size", ""), files)
 
 
 def show_checks(checks: Iterable[Check]) -> None:
@@ -193,12 +193,12 @@ def show_jobs(jobs: Sequence[JobRecord]) -> None:
             job.model,
             f"{job.created_at.astimezone():%m-%d %H:%M}",
             _share_done(job),
-            _cut(job.prompt, 48),
+            cut(job.prompt, 48),
         )
         for job in jobs
     ]
     columns = ("job", "state", "queue", "model", "since", "done", "prompt")
-    _table(columns, rows, whole=True, wide=True)
+    show_table(columns, rows, whole=True, wide=True)
 
 
 def show_job(job: JobRecord, events: Sequence[JobEvent]) -> None:
@@ -213,7 +213,7 @@ def show_job(job: JobRecord, events: Sequence[JobEvent]) -> None:
         "done": _share_done(job),
         "clip": job.clip_id or "",
     }
-    _table(("job", job.id), [(name, value) for name, value in shown.items() if value])
+    show_table(("job", job.id), [(name, value) for name, value in shown.items() if value])
     for event in events:
         if event.type in ("state", "log"):
             data = event.data
@@ -244,7 +244,7 @@ def show_statistics(found: Mapping[str, Any]) -> None:
     lines += [(f"jobs {state}", str(count)) for state, count in found["jobs"].items()]
     lines += [(f"clips {task}", str(made["clips"])) for task, made in found["tasks"].items()]
     lines += [(f"clips by {name}", str(made["clips"])) for name, made in found["backends"].items()]
-    _table(("what", "by now"), lines)
+    show_table(("what", "by now"), lines)
 
 
 def show_costs(found: Mapping[str, Any]) -> None:
@@ -254,7 +254,7 @@ def show_costs(found: Mapping[str, Any]) -> None:
         write(f"Nothing was ordered from a service{''.join(days)}.")
     else:
         totals = [{"name": "in all"} | total for total in found["totals"]]
-        _table(
+        show_table(
             (found["by"], "calls", "paid", "set aside", "of unknown cost"),
             [
                 (
@@ -327,11 +327,12 @@ def _percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.0f} %"
 
 
-def _cut(text: str, length: int) -> str:
+def cut(text: str, length: int) -> str:
+    """Text of at most so many characters."""
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
-def _table(
+def show_table(
     columns: Sequence[str],
     rows: Iterable[Sequence[str]],
     *,

@@ -22,6 +22,7 @@ import schemathesis
 from schemathesis.config import SchemathesisConfig
 
 from kinoloom.config import Settings
+from kinoloom.film.storyboard import storyboard_of
 from kinoloom.jobs.service import JobService
 from kinoloom.media.images import save_png
 from kinoloom.media.writer import write_video
@@ -29,6 +30,7 @@ from kinoloom.request import VideoRequest
 from kinoloom.server.app import create_app
 from kinoloom.server.problems import PROBLEM_TYPE, SCHEMAS
 from kinoloom.store.clips import ClipRecord
+from kinoloom.store.films import FilmRecord
 from kinoloom.store.jobs import JobState
 from kinoloom.store.store import Store
 from serving import running
@@ -38,6 +40,8 @@ pytestmark = [pytest.mark.slow]
 # The ids that the document gives as examples: what they name is there.
 JOB = "019aa4a6-2f7c-7d3e-8a51-6c1f0e5b9d21"
 CLIP = "019aa4a6-3b10-7e44-9c0d-2f4f7a1b8e33"
+FILM = "019aa4a6-4c21-7f55-8d1e-7a6b5c4d3e2f"
+SHOT = "shot-001"
 STATES: tuple[JobState, ...] = ("queued", "held", "running", "failed", "cancelled", "dead")
 JOBS = [JOB, *(f"job-{state}" for state in STATES)]
 CLIPS = [CLIP, "clip-of-a-command"]
@@ -72,12 +76,14 @@ schema = schemathesis.openapi.from_dict(
             "dictionaries": {
                 "jobs": _often(*JOBS),
                 "clips": _often(*CLIPS),
+                "films": _often(FILM),
+                "shots": _often(SHOT, "shot-002"),
                 "videos": _often(*(f"video_{job}" for job in JOBS)),
                 "models": _often("spark", "wan-2.2-ti2v-5b"),
             },
             "parameters": {
                 f"path.{name}": {"dictionary": f"{name}s", "probability": 0.5}
-                for name in ("job", "clip", "video", "model")
+                for name in ("job", "clip", "film", "shot", "video", "model")
             },
             "operations": [
                 # What is documented for a server without a worker, as this one is.
@@ -96,6 +102,7 @@ schema = schemathesis.openapi.from_dict(
                     },
                 },
                 {"include-method": "POST", "checks": {"positive_data_acceptance": REFUSED}},
+                {"include-method": "PUT", "checks": {"positive_data_acceptance": REFUSED}},
             ],
         }
     ),
@@ -187,6 +194,11 @@ class Shelf:
             scores={"overall": 0.9},
         )
         moved = replace(kept, id=CLIPS[1], path=self._place / "moved.mp4", asset=None)
+        if self.store.films.get(FILM) is None:
+            board = storyboard_of({"shots": [{"prompt": "a"}, {"prompt": "b"}]})
+            said = board.model_dump(mode="json")
+            film = FilmRecord(id=FILM, title="A film", mode=board.mode, storyboard=said)
+            self.store.films.add(film)
         for clip in (kept, moved):
             if self.store.clips.get(clip.id) is None:
                 self.store.clips.add(clip)
@@ -222,6 +234,8 @@ def _filled_in(path: str) -> str:
     for name, value in (
         ("job", JOB),
         ("clip", CLIP),
+        ("film", FILM),
+        ("shot", SHOT),
         ("video", f"video_{JOB}"),
         ("model", "spark"),
     ):
@@ -247,7 +261,8 @@ def test_only_who_may_is_let_in(
             return
         assert status({}) == 401
         assert status({"Authorization": "Bearer kl_" + "x" * 43}) == 401
-        changes = method in ("POST", "DELETE") and operation["operationId"] != "plan_clip"
+        plans = operation["operationId"] in ("plan_clip", "plan_film", "plan_kept_film")
+        changes = method in ("POST", "PUT", "DELETE") and not plans
         assert (status(server.reader) == 403) == changes
 
 

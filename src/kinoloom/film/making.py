@@ -153,10 +153,19 @@ def ways_of(board: Storyboard, plan: Planner, cards: Cards) -> tuple[Way, ...]:
     shots = shots_of(board)
     ways: list[Way] = []
     size = board.size
+    known: dict[tuple[str, Task, tuple[int, int] | None], Plan] = {}
+
+    def sized(shot: Shot, card: ModelCard, task: Task) -> Plan:
+        """Asked once for each model, however many shots it makes."""
+        place = card.id, task, size
+        if place not in known:
+            known[place] = _sized(shot, card, size, task, plan)
+        return known[place]
+
     models = [_card(shot, size, board, plan, cards) for shot in shots]
     makers = [_maker(board, shot, card, cards) for shot, card in zip(shots, models, strict=True)]
     for index in range(len(shots)):
-        ways.append(_way(board, shots, index, models, makers, size, plan))
+        ways.append(_way(board, shots, index, models, makers, sized))
         size = ways[0].size
     return tuple(ways)
 
@@ -167,8 +176,7 @@ def _way(
     index: int,
     models: Sequence[ModelCard],
     makers: Sequence[ModelCard | None],
-    size: tuple[int, int] | None,
-    plan: Planner,
+    sized: Callable[[Shot, ModelCard, Task], Plan],
 ) -> Way:
     shot, card = shots[index], models[index]
     warnings: list[str] = []
@@ -183,7 +191,7 @@ def _way(
         warnings.append(f"{card.title} is not held to a last picture: the shot ends as it likes.")
         end = "none"
     first = _task(card, shot, start, end)
-    asked = _sized(shot, card, size, first, plan)
+    asked = sized(shot, card, first)
     if asked.fps != shot.fps:
         warnings.append(
             f"{card.title} makes {asked.fps:g} frames a second: they are repeated or left out to"

@@ -69,9 +69,10 @@ class ClipJob:
         place = self._place(plan)
         plan, takes = self._made(plan, folder)
         best = max(takes, key=lambda take: float(take.scores["overall"]))
+        boundaries = self._boundaries(best, folder)
         encoded = self._encode(plan, best, place, folder)
         kept = [take.kept for take in takes if take.kept is not None]
-        self._publish(plan, best, takes, kept, encoded, place)
+        self._publish(plan, best, takes, kept, encoded, place, boundaries)
 
     # --- the steps --------------------------------------------------------------------------
 
@@ -206,6 +207,18 @@ class ClipJob:
             assert known is not None  # kept just now
         return _Encoded(known.digest, str(known.data["poster"]))
 
+    def _boundaries(self, best: _Take, folder: Path) -> dict[str, str]:
+        """The frame that a film goes on from, if the clip is a part of one that does."""
+        shown = self._job.request.get("shown")
+        if shown is None:
+            return {}
+        if (known := self._run.artefact("boundary")) is None:
+            target = folder / "boundary.png"
+            arguments = {"target": str(target), "shown": shown}
+            self._see("boundary", best.plan, best.rendered, **arguments)
+            return {str(shown): self._run.keep_file("boundary", target, "frame", {})}
+        return {str(shown): str(known.digest)}
+
     def _poster(self, best: _Take, folder: Path) -> str:
         """The digest of the picture that stands for the clip."""
         if (known := self._run.artefact("poster")) is not None:
@@ -222,6 +235,7 @@ class ClipJob:
         kept: list[dict[str, Any]],
         encoded: _Encoded,
         place: Path | None,
+        boundaries: Mapping[str, str],
     ) -> None:
         """Put the file where it belongs and write the clip's record, unless the run is over."""
         if self._watch.over():
@@ -231,7 +245,7 @@ class ClipJob:
         if place is not None and encoded.digest is not None:
             with whole_file(place, mark=self._job.id) as part, disk_errors(place):
                 shutil.copyfile(self._store.assets.path(encoded.digest), part)
-        record = self._record(plan, best, takes, kept, encoded, place)
+        record = self._record(plan, best, takes, kept, encoded, place, boundaries)
         finished = self._store.jobs.finish(
             self._job.id,
             run=self._job.run,
@@ -267,6 +281,7 @@ class ClipJob:
         kept: list[dict[str, Any]],
         encoded: _Encoded,
         place: Path | None,
+        boundaries: Mapping[str, str],
     ) -> ClipRecord:
         facts = best.rendered.facts
         paid = self._store.jobs.get(self._job.id)
@@ -291,6 +306,7 @@ class ClipJob:
             remarks=[*self._attempts.remarks(), *self._remarks],
             attempts=self._attempts.all(),
             charged=charged,
+            boundaries=boundaries,
         )
 
     # --- what several steps need -------------------------------------------------------------

@@ -52,6 +52,12 @@ class Commands:
             "thumbnail": self._thumbnail,
             "gif": self._gif,
             "spritesheet": self._spritesheet,
+            "boundary": self._boundary,
+            "match": self._match,
+            "seam": self._seam,
+            "stitch": self._stitch,
+            "timeline": self._timeline,
+            "film_sheet": self._film_sheet,
         }
 
     def run(self, name: str, arguments: Arguments) -> dict[str, Any]:
@@ -189,6 +195,53 @@ class Commands:
         from kinoloom.jobs.outside import write_sheet
 
         write_sheet(Path(arguments["video"]), Path(arguments["target"]), self._check)
+        return {}
+
+    def _boundary(self, arguments: Arguments) -> dict[str, Any]:
+        from kinoloom.jobs.film_frames import write_boundary
+
+        write_boundary(
+            Path(arguments["frames"]),
+            int(arguments["shown"]),
+            Path(arguments["target"]),
+            video=arguments.get("streamed") is not None,
+        )
+        return {}
+
+    def _match(self, arguments: Arguments) -> dict[str, Any]:
+        from kinoloom.jobs.film_frames import write_matched
+
+        paths = (Path(arguments[name]) for name in ("frame", "anchor", "target"))
+        write_matched(*paths)
+        return {}
+
+    def _seam(self, arguments: Arguments) -> dict[str, Any]:
+        from kinoloom.jobs.film_frames import score_seam
+
+        return score_seam(
+            Path(arguments["before"]),
+            int(arguments["shown"]),
+            Path(arguments["after"]),
+            int(arguments["skip"]),
+        )
+
+    def _stitch(self, arguments: Arguments) -> dict[str, Any]:
+        from kinoloom.jobs.film_frames import stitch_film
+
+        report = Reporter(self._listen, None)
+        length = int(arguments["cut"]["frames"])
+        return stitch_film(arguments, self._check, lambda done: report.tell("write", done, length))
+
+    def _timeline(self, arguments: Arguments) -> dict[str, Any]:
+        from kinoloom.jobs.film_frames import film_timeline
+
+        film_timeline(arguments)
+        return {}
+
+    def _film_sheet(self, arguments: Arguments) -> dict[str, Any]:
+        from kinoloom.jobs.film_frames import film_sheet
+
+        film_sheet(arguments)
         return {}
 
     def _check(self) -> None:

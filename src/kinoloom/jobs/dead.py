@@ -7,7 +7,7 @@ import socket
 from kinoloom.config import Settings
 from kinoloom.errors import WorkerUnavailable
 from kinoloom.jobs.locks import is_locked, lock_file
-from kinoloom.jobs.queues import OWN
+from kinoloom.jobs.queues import FILM, OWN
 from kinoloom.store.jobs import JobChanges, JobRecord, JobState
 from kinoloom.store.store import Store
 from kinoloom.store.workers import WorkerRecord
@@ -36,7 +36,8 @@ def hand_back(store: Store, job: JobRecord, *, died: bool) -> bool:
     """
     if job.state == "cancelling":
         return bool(store.jobs.move(job.id, "cancelled", expect=["cancelling"], run=job.run))
-    deaths = job.deaths + died
+    # A film computes nothing that a worker could die of.
+    deaths = job.deaths + (died and job.kind != FILM)
     if deaths >= MAX_DEATHS:
         error = WorkerUnavailable(
             f"The job was given up: {deaths} workers died while they ran it.",

@@ -56,6 +56,8 @@ class Watch(Protocol):
 class Bench:
     """What a worker has to run jobs with; `on_event` sees what the job tells, as it happens.
 
+    `run_now` begins another job that waits in this worker's own queue.
+
     `child` renders; `media` is the light one, which opens what services made, so that those jobs
     never wait for a render. `device_lock` is held while a device renders: one job at a time on
     each.
@@ -68,6 +70,7 @@ class Bench:
     media: RenderProcess
     device_lock: Callable[[str, Callable[[], bool]], Any]
     on_event: Callable[[str, Mapping[str, Any]], None]
+    run_now: Callable[[JobRecord], None] = lambda _job: None
 
 
 @dataclass(frozen=True)

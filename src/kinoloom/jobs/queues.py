@@ -2,7 +2,7 @@
 
 A queue's name is what its workers can do: `cpu` and `gpu` render on their machine, with whichever
 backend that does so, `api` waits for services. A worker may serve a queue of any other name too,
-such as `gpu-24gb`; a job then goes where the least memory suffices.
+such as `gpu-24gb`; a job then goes where the least memory suffices. Every worker serves `film`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from kinoloom.store.workers import WorkerRecord
 
 API = "api"
 """The queue of what other services do."""
+FILM = "film"
+"""The queue of films: they wait for the clips that they are made of. Also what such jobs are."""
 OWN = "cli-"
 """Begins the queues of commands that render in their own process; no worker serves them."""
 

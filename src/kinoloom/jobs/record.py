@@ -130,6 +130,7 @@ def clip_record(
     remarks: Sequence[str] = (),
     attempts: Sequence[Mapping[str, Any]] = (),
     charged: tuple[Decimal, str] | None = None,
+    boundaries: Mapping[str, str] | None = None,
 ) -> ClipRecord:
     """The record of the clip at `path`, or of one that only the store keeps, as `asset`.
 
@@ -137,7 +138,7 @@ def clip_record(
     seconds of the whole job; `inputs` the digests of what was given, `poster` that of its picture,
     `digest` that of the file, None for a folder; `remarks` what the user should know beside what
     the plan, the render and the scores say, `attempts` what was tried, `charged` the amount and
-    the currency of what it all cost.
+    the currency of what it all cost, `boundaries` as in `ClipRecord`.
     """
     seconds = {**facts.seconds, "total": total}
     video = facts.video or VideoFacts(plan.width, plan.height, plan.frames, plan.fps)
@@ -165,6 +166,7 @@ def clip_record(
         poster=poster,
         takes=tuple(takes),
         asset=asset,
+        boundaries=dict(boundaries or {}),
         owner=owner,
         job_id=job_id,
         attempts=tuple(attempts),

@@ -13,6 +13,8 @@ import tempfile
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -30,7 +32,7 @@ from kinoloom.errors import (
 )
 from kinoloom.jobs.dead import live_workers
 from kinoloom.jobs.planning import machine_of, plan_request
-from kinoloom.jobs.queues import OWN, queue_for
+from kinoloom.jobs.queues import FILM, OWN, queue_for
 from kinoloom.jobs.remote_end import end_left_orders
 from kinoloom.jobs.render_process import RenderProcess
 from kinoloom.jobs.reuse import find_again
@@ -44,7 +46,7 @@ from kinoloom.request import VideoRequest
 from kinoloom.store.clips import ClipRecord
 from kinoloom.store.events import JobEvent
 from kinoloom.store.ids import new_id
-from kinoloom.store.jobs import FINISHED, JobRecord, JobState
+from kinoloom.store.jobs import ACTIVE, FINISHED, JobRecord, JobState
 from kinoloom.store.keys import ApiKey
 from kinoloom.store.remote_calls import RemoteCall
 from kinoloom.store.store import Store
@@ -55,6 +57,19 @@ PRIORITY = 100
 _ENDED: tuple[JobState, ...] = ("failed", "cancelled", "dead")
 MEDIA_SECONDS = 120.0
 """How long reading one request's media, or making one preview, may take."""
+
+
+@dataclass(frozen=True)
+class FilmPart:
+    """What a job is in a film: the film, its job, the shot, and its frames that the film shows.
+
+    With `shown` the last one of these is kept without loss.
+    """
+
+    film: str
+    parent: str
+    shot: str
+    shown: int | None = None
 
 
 class JobService:
@@ -89,13 +104,15 @@ class JobService:
         request_key: str | None = None,
         remixed_from: str | None = None,
         outputs: Path | None = None,
+        part: FilmPart | None = None,
     ) -> JobRecord:
         """A new job that makes the request's clip, or the one with that idempotency key.
 
         `plan` spares planning it again; `remixed_from` is the job of the clip it is made after.
         `timeout` is in seconds from now. With `queue` and `request_key` a command finds its own
         jobs again; `outputs` is its folder for files without a name. A job of the API keeps its
-        clip in the store, so `png`, a folder of pictures, is refused there.
+        clip in the store, so `png`, a folder of pictures, is refused there. `part` says what it is
+        in a film.
 
         What a service will charge is set aside in every budget before the job may run. Raises
         KinoloomError.
@@ -122,7 +139,8 @@ class JobService:
             origin=origin,
             owner=owner.id if owner is not None else None,
             request=request.model_dump(mode="json")
-            | ({"outputs": str(outputs)} if outputs is not None else {}),
+            | ({"outputs": str(outputs)} if outputs is not None else {})
+            | ({"shot": part.shot, "shown": part.shown} if part is not None else {}),
             plan=plan.model_dump(mode="json"),
             plan_key=plan.key,
             request_key=request_key,
@@ -136,6 +154,8 @@ class JobService:
             deadline_at=now + timedelta(seconds=timeout) if timeout is not None else None,
             idempotency_key=idempotency_key,
             webhook=webhook,
+            parent=part.parent if part is not None else None,
+            film=part.film if part is not None else None,
         )
         # Before the row, so that whoever takes the job finds all that it needs.
         given = [media.path for media in plan.inputs.files.values() if media.path.is_file()]
@@ -198,6 +218,10 @@ class JobService:
         """
         job = self.get(job_id, owner=owner)
         waited = self._store.jobs.move(job.id, "cancelled", expect=("queued", "held"), run=job.run)
+        if waited is not None and job.kind == FILM:
+            for child in self._store.films.jobs_of(job.id, states=ACTIVE):
+                with suppress(Conflict):  # it has just ended
+                    self.cancel(child.id)
         if waited is not None:  # what a service has of it nobody looks at any more
             end_left_orders(self._store, self._settings, job_id=job.id)
             return self.get(job.id)
@@ -337,6 +361,11 @@ class JobService:
         """What was told of a job after the event of a number, oldest first. Raises NotFound."""
         return self._store.events.after(after, limit=limit, job_id=self.get(job_id).id)
 
+    def machine(self) -> Machine:
+        """Where jobs would run: at the largest worker, else here."""
+        workers = self._workers()
+        return Machine(**workers[0].machine) if workers else machine_of(self._settings)
+
     def statistics(self) -> dict[str, Any]:
         """What was made by now; see `statistics`."""
         return statistics(self._store)
@@ -395,7 +424,8 @@ class JobService:
     ) -> JobRecord | None:
         queue = job.queue
         if queue.startswith(OWN):  # its own process is gone; the workers' queue takes it
-            queue = queue_for(Plan.model_validate(job.plan), self._workers())
+            film = job.kind == FILM
+            queue = FILM if film else queue_for(Plan.model_validate(job.plan), self._workers())
         return self._store.jobs.move(
             job.id,
             to,

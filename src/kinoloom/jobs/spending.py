@@ -31,6 +31,7 @@ def reserve_take(
         amount=None if amount is None else amount / plan.candidates,
         currency=plan.cost.currency,
         owner=job.owner,
+        film=job.film,
         limits=_limits(store, settings, job, plan),
         unknown_ok=plan.request.unknown_price,
     )
@@ -60,15 +61,21 @@ def reserve_job(
 def _limits(store: Store, settings: Settings, job: JobRecord, plan: Plan) -> Limits:
     budgets = settings.budgets
     of_key = _of_key(store, job.owner)
+    film = store.films.get(job.film) if job.film is not None else None
+    of_film = [
+        x for x in (budgets.film, film.budget if film is not None else None) if x is not None
+    ]
     of_clip = [x for x in (budgets.clip, plan.request.max_cost) if x is not None]
     return Limits(
         clip=min(of_clip, default=None),
-        film=budgets.film,
+        film=min(of_film, default=None),
         day=budgets.day,
         month=budgets.month,
         key=of_key,
         # What the request alone allows is in the currency of the price.
-        currency=budgets.currency if budgets.any or of_key is not None else plan.cost.currency,
+        currency=budgets.currency
+        if budgets.any or of_key is not None or of_film
+        else plan.cost.currency,
     )
 
 

@@ -25,11 +25,12 @@ from kinoloom.errors import Conflict, KinoloomError, TimedOut
 from kinoloom.jobs.clip_job import ClipJob
 from kinoloom.jobs.dead import dead_workers, hand_back
 from kinoloom.jobs.engine import WEBHOOKS, Engine, QueueLimits
+from kinoloom.jobs.film_run import FilmRun
 from kinoloom.jobs.job_run import Bench
 from kinoloom.jobs.leftovers import sweep_work, tidy
 from kinoloom.jobs.locks import device_lock, lock_file
 from kinoloom.jobs.planning import machine_of
-from kinoloom.jobs.queues import API, queue_of_device
+from kinoloom.jobs.queues import API, FILM, queue_of_device
 from kinoloom.jobs.remote_end import end_left_orders
 from kinoloom.jobs.render_process import RenderProcess
 from kinoloom.jobs.webhooks import deliver
@@ -50,6 +51,9 @@ _ORDERS_SECONDS = 30.0
 # What others do takes its time; nobody notices a second. They say themselves when it is too much.
 _API_LIMITS = QueueLimits(at_once=16, poll=1.0)
 _WEBHOOK_LIMITS = QueueLimits(at_once=16, poll=1.0)
+_WAITING = {API: _API_LIMITS, FILM: QueueLimits(at_once=8, poll=1.0)}
+"""The queues of jobs that render nothing on this machine."""
+_FILM_LIMIT = timedelta(days=365)
 
 _log = logging.getLogger(__name__)
 
@@ -77,10 +81,10 @@ class Worker:
         self._settings = settings
         self._store = store
         self._machine = machine_of(settings)
-        self._names = () if own else tuple(queues or self._usual())
+        self._names = () if own else tuple(dict.fromkeys((*(queues or self._usual()), FILM)))
         self._child = child or RenderProcess(settings)
         self._media = media or RenderProcess(settings, light=True)
-        if any(name != API for name in self._names):
+        if any(name not in _WAITING for name in self._names):
             self._child.start()  # its libraries load while the rest starts
         self._watched: dict[str, _Watch] = {}
         self._lost: set[tuple[str, int]] = set()
@@ -98,7 +102,7 @@ class Worker:
             POLL_SECONDS,
         )
         self._bench = Bench(
-            settings, store, self.id, self._child, self._media, device_lock, on_event
+            settings, store, self.id, self._child, self._media, device_lock, on_event, self.run_now
         )
         self._record = WorkerRecord(
             id=self.id,
@@ -216,7 +220,7 @@ class Worker:
 
     def _carry_out(self, job: JobRecord, watch: _Watch) -> None:
         try:
-            ClipJob(job, self._bench, watch).carry_out()
+            (FilmRun if job.kind == FILM else ClipJob)(job, self._bench, watch).carry_out()
         except KinoloomError:
             raise
         except Exception as error:
@@ -230,7 +234,10 @@ class Worker:
             self._fail(job, failed)
 
     def _limit(self, job: JobRecord, now: datetime) -> datetime:
-        longest = now + timedelta(seconds=self._settings.job_timeout)
+        # A film waits for its clips, each of which has that time.
+        longest = now + (
+            _FILM_LIMIT if job.kind == FILM else timedelta(seconds=self._settings.job_timeout)
+        )
         return longest if job.deadline_at is None else min(longest, job.deadline_at)
 
     def _end_wish(self, job: JobRecord) -> None:
@@ -366,7 +373,7 @@ class Worker:
     def _limits(self) -> dict[str, QueueLimits]:
         if not self._names:
             return {}
-        limits = {name: _API_LIMITS if name == API else QueueLimits() for name in self._names}
+        limits = {name: _WAITING.get(name, QueueLimits()) for name in self._names}
         return limits | {WEBHOOKS: _WEBHOOK_LIMITS}
 
     # --- this machine -----------------------------------------------------------------------
@@ -375,8 +382,8 @@ class Worker:
         return queue_of_device(self._machine.device), API
 
     def _place(self, queue: str) -> WorkerQueue:
-        if queue == API:
-            return WorkerQueue(API)
+        if queue in _WAITING:
+            return WorkerQueue(queue)
         return WorkerQueue(queue, self._machine.device, self._machine.free)
 
     def _taken(self) -> Conflict:

@@ -36,6 +36,7 @@ from kinoloom.server.routes import (
     clips,
     costs,
     events,
+    films,
     health,
     hooks,
     jobs,
@@ -51,6 +52,8 @@ from kinoloom.store.store import Store
 _ROUTERS = (
     plan.router,
     clips.router,
+    films.router,
+    films.plan_router,
     assets.router,
     jobs.router,
     models.router,
@@ -67,8 +70,9 @@ _ROUTERS = (
 _DESCRIPTION = """Makes video from a prompt or a picture, on whatever can.
 
 A clip is made by a job: `POST /api/clips` plans it, puts it into a queue and answers at once;
-`/api/events` tells how it goes on, and what is finished is a clip. The routes under `/v1` speak the
-shape of OpenAI's videos API over the same jobs.
+`/api/events` tells how it goes on, and what is finished is a clip. A film is a storyboard under
+`/api/films`, whose shots are clips. The routes under `/v1` speak the shape of OpenAI's videos API
+over the same jobs.
 
 Errors are problem documents (RFC 9457) with a `kind` that programs may match on, a `cause`, and
 `hints` that say what to do next; under `/v1` they have OpenAI's shape. Lists are pages: give `next`
@@ -77,6 +81,7 @@ as `cursor` to go on. A server that only its own machine reaches needs no key; a
 
 _TAGS = [
     {"name": "clips", "description": "Plan clips, make them, and get what was made."},
+    {"name": "films", "description": "Storyboards of any length, made shot by shot."},
     {"name": "jobs", "description": "How far is what was asked for? Stop it, hold it, try again."},
     {"name": "events", "description": "What happens, as it happens."},
     {"name": "models", "description": "What can generate, and what it needs."},
@@ -132,7 +137,7 @@ def create_app(
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
-            allow_methods=["GET", "POST", "DELETE"],
+            allow_methods=["GET", "POST", "PUT", "DELETE"],
             allow_headers=["Authorization", "Idempotency-Key", "Last-Event-ID", "Range"],
             expose_headers=[
                 *("Content-Range", "ETag", "Idempotent-Replay", "Location", "Retry-After")

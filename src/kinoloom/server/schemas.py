@@ -55,7 +55,7 @@ class Asset(Answer):
 
     digest: str = Field(pattern=DIGEST, examples=["sha256:" + "ab" * 32])
     size: int = Field(ge=0, description="bytes")
-    kind: str = Field(description="what it is: image or video", examples=["image"])
+    kind: str = Field(description="what it is: image, video or audio", examples=["image"])
 
 
 class JobLinks(Answer):

@@ -1,9 +1,9 @@
 """How does a file that a client sends get into the store?
 
 A body is counted while it arrives (`limits.BodyLimit`), its files are spooled to the disk, and here
-each is kept under its content. The first bytes must be those of a picture or video that Kinoloom
-takes; no decoder runs in this process: what is inside is looked at in a child process, when the
-request is planned. The name that a client gives its file is never used.
+each is kept under its content. The first bytes must be those of a picture, video or sound that
+Kinoloom takes; no decoder runs in this process: what is inside is looked at in a child process,
+when the request is planned. The name that a client gives its file is never used.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from kinoloom.errors import InvalidMedia, InvalidRequest, Problem, TooLarge
 from kinoloom.store.assets import Asset
 from kinoloom.store.store import Store
 
-Kind = Literal["image", "video", "any"]
-"""What a field takes: pictures, videos (moving GIFs among them), or both."""
+Kind = Literal["image", "video", "any", "file"]
+"""What a field takes: pictures, videos (moving GIFs among them), both of them, or sound too."""
+Medium = Literal["image", "video", "audio"]
 
 # A form may fill the memory with its text alone: the most is fields x bytes, 25 MiB.
 _MAX_FILES = 20
@@ -43,12 +44,14 @@ _TAKEN = {
     "image": "a PNG, JPEG, WebP or GIF",
     "video": "an MP4, WebM, MOV, MKV, AVI or GIF",
     "any": "a picture (PNG, JPEG, WebP, GIF) or a video (MP4, WebM, MOV, MKV, AVI)",
+    "file": "a picture (PNG, JPEG, WebP, GIF), a video (MP4, WebM, MOV, MKV, AVI) or sound (WAV,"
+    " FLAC, MP3, M4A, OGG)",
 }
 
 
-def media_kind(head: bytes) -> tuple[Literal["image", "video"], str] | None:
-    """Whether a file that begins with `head` (64 bytes will do) is a picture or a video, and its
-    format ("png", "mp4"); None for all that is not taken."""
+def media_kind(head: bytes) -> tuple[Medium, str] | None:
+    """Whether a file that begins with `head` (64 bytes will do) is a picture, a video or sound, and
+    its format ("png", "mp4", "wav"); None for all that is not taken."""
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
         return "image", "png"
     if head.startswith(b"\xff\xd8\xff"):
@@ -67,16 +70,35 @@ def media_kind(head: bytes) -> tuple[Literal["image", "video"], str] | None:
         return "video", "mov" if head[8:10] == b"qt" else "mp4"
     if head[4:8] in _ATOMS:
         return "video", "mov"
-    return None
+    return _sound_kind(head)
 
 
-def check_media(head: bytes, field: str, kind: Kind) -> tuple[Literal["image", "video"], str]:
+def _sound_kind(head: bytes) -> tuple[Medium, str] | None:
+    if head.startswith(b"RIFF") and head[8:12] == b"WAVE":
+        return "audio", "wav"
+    if head.startswith(b"fLaC"):
+        return "audio", "flac"
+    if head.startswith(b"OggS"):
+        return "audio", "ogg"
+    if head[4:8] == b"ftyp" and head[8:12] in (b"M4A ", b"M4B "):
+        return "audio", "m4a"
+    # An MP3 begins with its tags, or at once with a frame: eleven bits that are set, then the
+    # version 1 or 2 (1.) and layer III (01).
+    frame = len(head) > 1 and head[0] == 0xFF and head[1] & 0xF6 == 0xF2
+    return ("audio", "mp3") if frame or head.startswith(b"ID3") else None
+
+
+def check_media(head: bytes, field: str, kind: Kind) -> tuple[Medium, str]:
     """The kind and format of a file for `field` by its first bytes.
 
     Raises InvalidMedia for what the field does not take.
     """
     found = media_kind(head)
-    if found is None or not (kind in ("any", found[0]) or (kind == "video" and found[1] == "gif")):
+    if found is None or not (
+        kind in ("file", found[0])
+        or (kind == "any" and found[0] != "audio")
+        or (kind == "video" and found[1] == "gif")
+    ):
         what = "is empty" if not head else f"is {found[1].upper()}" if found else "is none of these"
         raise InvalidMedia(
             f"The file of {field} is not taken.",

@@ -37,7 +37,7 @@ _SAME = (
 )
 _JSON = ("request", "plan", "timings", "scores", "versions")
 _VIDEO, _POSTER = "video", "poster"
-_INPUT, _TAKE = "input:", "take:"
+_INPUT, _TAKE, _BOUNDARY = "input:", "take:", "boundary:"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,10 +50,12 @@ class ClipRecord:
     of the asset for each field of the request that named a file, `poster` that of its picture.
     `takes` are the candidates that the clip was chosen from: seed, scores and the asset of each.
     `asset` is the digest of the video itself where the store has it, and then perhaps the only
-    place: `path` is just a name then. `owner` is the id of the key that asked for the clip and
-    `job_id` the job that made it; either may be forgotten by now. `attempts` are what was tried
-    elsewhere for it, in order, as JSON objects (backend, model, error, cost...), and `cost` what
-    all of that was charged, in `currency`; None where nothing was paid or it is not known.
+    place: `path` is just a name then. `boundaries` are pictures that a film goes on from, by how
+    many frames of the clip it shows: the digest of the last of them, without loss. `owner` is the
+    id of the key that asked for the clip and `job_id` the job that made it; either may be forgotten
+    by now. `attempts` are what was tried elsewhere for it, in order, as JSON objects (backend,
+    model, error, cost...), and `cost` what all of that was charged, in `currency`; None where
+    nothing was paid or it is not known.
     """
 
     path: Path
@@ -80,6 +82,7 @@ class ClipRecord:
     cost: Decimal | None = None
     currency: str | None = None
     asset: str | None = None
+    boundaries: Mapping[str, str] = field(default_factory=dict)
     digest: str | None = None
     owner: str | None = None
     job_id: str | None = None
@@ -99,6 +102,7 @@ class ClipRecord:
             data
             | mappings
             | {
+                "boundaries": dict(self.boundaries),
                 "path": str(self.path),
                 "warnings": list(self.warnings),
                 "takes": [dict(take) for take in self.takes],
@@ -239,6 +243,7 @@ def insert_clip(session: Session, record: ClipRecord) -> None:
     """Keep a record in a transaction of the caller's; raises as `Clips.add` does."""
     roles = {f"{_INPUT}{name}": digest for name, digest in record.inputs.items()}
     roles |= {f"{_TAKE}{take['seed']}": take["asset"] for take in record.takes}
+    roles |= {f"{_BOUNDARY}{shown}": digest for shown, digest in record.boundaries.items()}
     for role, digest in ((_POSTER, record.poster), (_VIDEO, record.asset)):
         if digest is not None:
             roles[role] = digest
@@ -274,13 +279,19 @@ def _record(row: ClipRow) -> ClipRecord:
         warnings=tuple(row.warnings),
         takes=tuple(row.takes),
         attempts=tuple(row.attempts or ()),
-        inputs={
-            role.removeprefix(_INPUT): digest
-            for role, digest in roles.items()
-            if role.startswith(_INPUT)
-        },
+        inputs=_named(roles, _INPUT),
+        boundaries=_named(roles, _BOUNDARY),
         poster=roles.get(_POSTER),
         asset=roles.get(_VIDEO),
         owner=row.owner or None,
         job_id=row.job_id or None,
     )
+
+
+def _named(roles: Mapping[str, str], prefix: str) -> dict[str, str]:
+    """The digests of the assets whose roles begin so, by the rest of the role."""
+    return {
+        role.removeprefix(prefix): digest
+        for role, digest in roles.items()
+        if role.startswith(prefix)
+    }

@@ -63,7 +63,7 @@ class JobRecord:
     objects. `run` counts how often the job was given to somebody, `deaths` how many workers
     died with it; `worker` is the id of the one that has it. `request_key` tells equal requests,
     `idempotency_key` is the client's word for asking once. `remixed_from` is the job of the clip
-    that this one is made after.
+    that this one is made after; `parent` and `film` are the job and the film that it is a part of.
 
     `cost` is what its remote calls were charged by now, and `currency` that of it; None where
     nothing was paid or it is not known. They are read from the books (`store.remote_calls`) and
@@ -102,6 +102,8 @@ class JobRecord:
     currency: str | None = None
     idempotency_key: str | None = None
     webhook: str | None = None
+    parent: str | None = None
+    film: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The record as JSON-ready data, without the secrets that a webhook's address may hold."""
@@ -178,7 +180,7 @@ class Jobs:
             # The values apart from the statement, which is compiled only once so.
             if session.scalar(added.returning(JobRow.id), values) is None:
                 same = (JobRow.owner == owner, JobRow.idempotency_key == record.idempotency_key)
-                return _record(session.scalars(select(JobRow).where(*same)).one()), False
+                return job_record(session.scalars(select(JobRow).where(*same)).one()), False
             session.add_all(
                 JobArtefactRow(job_id=record.id, name=f"input:{number}", digest=digest, data={})
                 for number, digest in enumerate(inputs)
@@ -190,7 +192,7 @@ class Jobs:
         """The job with that id."""
         with self._database.reading() as session:
             row = session.get(JobRow, job_id)
-            return None if row is None else _record(row)
+            return None if row is None else job_record(row)
 
     def list(
         self,
@@ -238,7 +240,7 @@ class Jobs:
         for word in search.casefold().split():
             query = query.where(JobRow.search.contains(word, autoescape=True))
         with self._database.reading() as session:
-            return [_record(row) for row in session.scalars(query)]
+            return [job_record(row) for row in session.scalars(query)]
 
     def move(
         self,
@@ -263,7 +265,7 @@ class Jobs:
             if row is None:
                 return None
             insert_event(session, job_id, "state", {"state": to, "run": row.run, **(detail or {})})
-            return _record(row)
+            return job_record(row)
 
     def update(self, job_id: str, *, run: int, **changes: Unpack[JobChanges]) -> bool:
         """Change columns of a job whose run it is, not its state; whether it still was."""
@@ -305,7 +307,7 @@ class Jobs:
             insert_event(session, job_id, "state", {"state": "succeeded", "run": run})
             success = {"clip": clip.id, "reused": reused, **(detail or {})}
             insert_event(session, job_id, "success", success)
-            return _record(row)
+            return job_record(row)
 
     def counts(self) -> dict[str, dict[str, int]]:
         """How many jobs there are by queue and state."""
@@ -322,7 +324,7 @@ class Jobs:
         """The jobs that a worker has: running, or to be cancelled by it."""
         query = select(JobRow).where(JobRow.worker == worker, JobRow.state.in_(_ON_WORKER))
         with self._database.reading() as session:
-            return [_record(row) for row in session.scalars(query.order_by(JobRow.id))]
+            return [job_record(row) for row in session.scalars(query.order_by(JobRow.id))]
 
     def states(self, job_ids: Collection[str]) -> dict[str, tuple[JobState, int]]:
         """State and run of the jobs with these ids, as far as they are there."""
@@ -342,7 +344,9 @@ class Jobs:
         if not handed:
             query = query.where(JobRow.handed < JobRow.run)
         with self._database.reading() as session:
-            return [_record(row) for row in session.scalars(query.order_by(JobRow.id).limit(500))]
+            return [
+                job_record(row) for row in session.scalars(query.order_by(JobRow.id).limit(500))
+            ]
 
     def handed(self, job_id: str, run: int) -> None:
         """Note that a run of a job was handed to the engine."""
@@ -358,7 +362,7 @@ class Jobs:
             JobRow.finished_at.between(after, before), JobRow.webhook.is_not(None), ~told
         )
         with self._database.reading() as session:
-            return [_record(row) for row in session.scalars(query.limit(500))]
+            return [job_record(row) for row in session.scalars(query.limit(500))]
 
     def announced(self, job_id: str, run: int) -> None:
         """Note that the end of a run is being announced."""
@@ -479,7 +483,8 @@ def _values(changes: JobChanges) -> dict[str, Any]:
     return values
 
 
-def _record(row: JobRow) -> JobRecord:
+def job_record(row: JobRow) -> JobRecord:
+    """The record of a row."""
     same = {name: getattr(row, name) for name in (*_COLUMNS, *_BOOKED)}
     return JobRecord(**same, owner=row.owner or None)
 

@@ -13,6 +13,7 @@ from kinoloom.store.assets import Assets
 from kinoloom.store.clips import ClipRecord, Clips, insert_clip
 from kinoloom.store.database import Database
 from kinoloom.store.events import Events
+from kinoloom.store.films import Films
 from kinoloom.store.jobs import Jobs
 from kinoloom.store.keys import Keys
 from kinoloom.store.measurements import Measurement, Measurements, insert_measurement
@@ -26,12 +27,12 @@ class Store:
     """Everything Kinoloom remembers: a database, and files by their content.
 
     `assets` holds the files, `clips` a record of each finished clip, `jobs` what was asked for and
-    how far it is, `events` what happened to the jobs, `workers` who runs them, `keys` who may ask
-    the server, `remote_calls` what services were asked to make and what that costs, `measurements`
-    what rendering took on this machine, `models` what was downloaded and agreed to, `statistics`
-    how often things happened. Threads, processes and (with a PostgreSQL
-    database) machines may share what is kept, and threads a Store. Use `Store.open` or
-    `Store.of`, best as a context manager.
+    how far it is, `films` storyboards and their takes, `events` what happened to the jobs,
+    `workers` who runs them, `keys` who may ask the server, `remote_calls` what services were asked
+    to make and what that costs, `measurements` what rendering took on this machine, `models` what
+    was downloaded and agreed to, `statistics` how often things happened. Threads, processes and
+    (with a PostgreSQL database) machines may share what is kept, and threads a Store. Use
+    `Store.open` or `Store.of`, best as a context manager.
     """
 
     def __init__(self, home: Path, database: Database, assets: str | None = None) -> None:
@@ -40,6 +41,7 @@ class Store:
         self.assets = Assets(assets or home / "assets", database, cache=home / "cache" / "assets")
         self.clips = Clips(database)
         self.jobs = Jobs(database)
+        self.films = Films(database)
         self.events = Events(database)
         self.workers = Workers(database)
         self.keys = Keys(database)

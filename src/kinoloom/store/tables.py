@@ -348,6 +348,9 @@ class JobRow(Base):
     progress: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     idempotency_key: Mapped[str | None] = mapped_column(Word(255))
     webhook: Mapped[str | None] = mapped_column(AnyText)
+    # The job and the film that it is a part of. Both may be gone while this one stays.
+    parent: Mapped[str | None] = mapped_column(Word(36), index=True)
+    film: Mapped[str | None] = mapped_column(Word(36), index=True)
 
     # What its remote calls were charged, read along with the row: the books are the one place that
     # says so. A job is paid in one currency.
@@ -397,6 +400,50 @@ class JobArtefactRow(Base):
     name: Mapped[str] = mapped_column(Word(80), primary_key=True)
     digest: Mapped[str | None] = mapped_column(ForeignKey("assets.digest"), index=True)
     data: Mapped[dict[str, Any]] = mapped_column(JSON)
+
+
+class FilmRow(Base):
+    """A storyboard and what became of it. `store.films.FilmRecord` explains the columns."""
+
+    __tablename__ = "films"
+    __table_args__ = (Index(None, "owner", "id"),)
+
+    id: Mapped[str] = mapped_column(Word(36), primary_key=True)
+    title: Mapped[str] = mapped_column(AnyText)
+    mode: Mapped[str] = mapped_column(Word(20))
+    storyboard: Mapped[dict[str, Any]] = mapped_column(JSON)
+    # Empty for nobody.
+    owner: Mapped[str] = mapped_column(Word(36))
+    budget: Mapped[Decimal | None] = mapped_column(Money)
+    keyframes: Mapped[dict[str, str]] = mapped_column(JSON)
+    clip_id: Mapped[str | None] = mapped_column(Word(36))
+    job_id: Mapped[str | None] = mapped_column(Word(36))
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class FilmTakeRow(Base):
+    """One attempt at a shot of a film. `store.films.FilmTake` explains the columns."""
+
+    __tablename__ = "film_takes"
+
+    film_id: Mapped[str] = mapped_column(
+        ForeignKey("films.id", ondelete="CASCADE"), primary_key=True
+    )
+    shot: Mapped[str] = mapped_column(Word(200), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    spec: Mapped[str] = mapped_column(Word(64))
+    seed: Mapped[int] = mapped_column(BigInteger)
+    prompt: Mapped[str] = mapped_column(AnyText)
+    reason: Mapped[str] = mapped_column(Word(20))
+    upstream: Mapped[str] = mapped_column(Word(71))
+    segments: Mapped[list[dict[str, Any]]] = mapped_column(JSON)
+    scores: Mapped[dict[str, Any]] = mapped_column(JSON)
+    seam: Mapped[float | None] = mapped_column(Double)
+    cost: Mapped[Decimal | None] = mapped_column(Money)
+    currency: Mapped[str | None] = mapped_column(Word(3))
+    chosen: Mapped[bool]
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
 class WorkerRow(Base):

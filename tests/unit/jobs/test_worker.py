@@ -136,9 +136,9 @@ def factory(place: Factory) -> Iterator[Factory]:
 
 
 def test_it_serves_what_this_machine_can_do(factory: Factory) -> None:
-    assert factory.worker.queues == ("cpu", "api")
+    assert factory.worker.queues == ("cpu", "api", "film")
     (there,) = factory.store.workers.live()
-    assert (there.id, [queue.name for queue in there.queues]) == ("here", ["cpu", "api"])
+    assert (there.id, [queue.name for queue in there.queues]) == ("here", ["cpu", "api", "film"])
     found = {queue["name"]: queue for queue in factory.service.queues()}
     assert found["cpu"]["workers"] == found["api"]["workers"] == 1
     factory.service.require_worker()

@@ -181,10 +181,15 @@ with api(Settings(home=Path(sys.argv[1]))) as studio:
         "/health", "/ready", "/api/openapi.json", "/api/models", "/api/models/detected",
         "/api/models/spark", "/api/models/spark/requirements", "/api/backends", "/api/queues",
         "/api/statistics", "/api/jobs", f"/api/jobs/{job}", "/api/clips", f"/api/clips/{clip}",
-        f"/api/clips/{clip}/file", f"/api/clips/{clip}/record",
+        f"/api/clips/{clip}/file", f"/api/clips/{clip}/record", "/api/films",
     ):
         assert get(path).status_code in (200, 503), path
     assert post("/api/plan", json={"prompt": "a ball"}).status_code == 200
+    film = {"shots": [{"prompt": "a ball"}]}
+    assert post("/api/plan/film", json=film).status_code == 200
+    film = post("/api/films", json=film).json()["id"]
+    assert post(f"/api/films/{film}/render").status_code == 202
+    assert get(f"/api/films/{film}").status_code == 200
     assert post("/api/assets", files={"file": png()}).status_code == 201
 print(sorted({"torch", "numpy", "cv2", "av", "PIL", "diffusers"} & set(sys.modules)))
 """

@@ -76,7 +76,7 @@ def test_videos_are_told_by_their_content(form: str, codec: str, short: str) -> 
         b"%!PS-Adobe-3.0 EPSF",
         b"II*\x00",
         b"BM",
-        b"RIFF\x00\x00\x00\x00WAVE",
+        b"RIFF\x00\x00\x00\x00ACON",
         b"\x00\x00\x00\x1cftypavif\x00\x00\x00\x00avifmif1",
         b"\x00\x00\x00\x1cftypheic\x00\x00\x00\x00heic",
         b"\x1a\x45\xdf\xa3\x01\x00\x00\x00no doc type of ours",
@@ -87,6 +87,27 @@ def test_everything_else_is_refused(store: Store, settings: Settings, data: byte
     assert media_kind(data) is None
     with pytest.raises(InvalidMedia, match="image is not taken"):
         receive(upload(data), "image", "any", store=store, settings=settings)
+
+
+@pytest.mark.parametrize(
+    ("data", "form"),
+    [
+        (b"RIFF\x00\x00\x00\x00WAVEfmt ", "wav"),
+        (b"fLaC\x00\x00\x00\x22", "flac"),
+        (b"OggS\x00\x02", "ogg"),
+        (b"\x00\x00\x00\x1cftypM4A \x00\x00\x00\x00", "m4a"),
+        (b"ID3\x04\x00\x00", "mp3"),
+        (b"\xff\xfb\x90\x64", "mp3"),
+    ],
+)
+def test_sound_is_a_file_of_its_own_kind(
+    store: Store, settings: Settings, data: bytes, form: str
+) -> None:
+    assert media_kind(data) == ("audio", form)
+    assert keep(data, "it", "file", store=store, settings=settings).kind == "audio"
+    for kind in ("image", "video", "any"):
+        with pytest.raises(InvalidMedia):
+            keep(data, "it", kind, store=store, settings=settings)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

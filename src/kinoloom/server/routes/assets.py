@@ -44,7 +44,7 @@ async def _upload(request: Request, store: StoreDep, settings: SettingsDep) -> s
         if len(files) != 1 or len(form.multi_items()) != 1:
             raise InvalidRequest([Problem("file", f"{len(form)} parts", "one file and no more")])
         asset = await run_in_threadpool(
-            receive, files[0], "file", "any", store=store, settings=settings
+            receive, files[0], "file", "file", store=store, settings=settings
         )
         return schemas.Asset(digest=asset.digest, size=asset.size, kind=asset.kind)
     finally:
@@ -54,7 +54,7 @@ async def _upload(request: Request, store: StoreDep, settings: SettingsDep) -> s
 @router.post(
     "",
     operation_id="upload_asset",
-    summary="Upload a picture or video",
+    summary="Upload a picture, a video or sound",
     status_code=201,
     responses=problem_docs(415, 507),
     openapi_extra=_BODY,
@@ -62,7 +62,7 @@ async def _upload(request: Request, store: StoreDep, settings: SettingsDep) -> s
 async def upload_asset(
     key: Writer, asset: Annotated[schemas.Asset, Depends(_upload)]
 ) -> schemas.Asset:
-    """Keep a file under its content, to be named by its digest in requests for clips.
+    """Keep a file under its content, to be named by its digest in requests for clips and films.
 
     The same content sent again is the same file. What it is, is told by its first bytes.
     """

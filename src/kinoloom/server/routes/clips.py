@@ -29,7 +29,7 @@ router = APIRouter(prefix="/api/clips", tags=["clips"])
 _ONE = problem_docs(404)
 
 
-def _sends(*types: str, part: bool = False) -> dict[int | str, dict[str, Any]]:
+def sends(*types: str, part: bool = False) -> dict[int | str, dict[str, Any]]:
     """The `responses=` of a route that sends a file of one of these media types."""
     content = {name: {"schema": {"type": "string", "format": "binary"}} for name in types}
     tag = {"description": "Changes when the file does.", "schema": {"type": "string"}}
@@ -162,7 +162,7 @@ _FILE: dict[str, Any] = {
     "operation_id": "get_clip_file",
     "summary": "Watch or download a clip",
     "response_class": Response,
-    "responses": _sends(*_VIDEO, part=True),
+    "responses": sends(*_VIDEO, part=True),
 }
 
 
@@ -188,7 +188,7 @@ def get_clip_file(
     operation_id="get_clip_thumbnail",
     summary="See a picture of a clip",
     response_class=Response,
-    responses=_sends(MEDIA_TYPES["png"]),
+    responses=sends(MEDIA_TYPES["png"]),
 )
 def get_clip_thumbnail(key: Reader, store: StoreDep, request: Request, clip_id: ClipId) -> Response:
     """One picture of the clip."""
@@ -204,7 +204,7 @@ def get_clip_thumbnail(key: Reader, store: StoreDep, request: Request, clip_id: 
     operation_id="get_clip_preview",
     summary="See a clip as a small moving picture",
     response_class=Response,
-    responses=_sends(MEDIA_TYPES["gif"]) | problem_docs(409, 503, 504, 507),
+    responses=sends(MEDIA_TYPES["gif"]) | problem_docs(409, 503, 504, 507),
 )
 def get_clip_preview(
     key: Reader, service: Service, store: StoreDep, request: Request, clip_id: ClipId

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from kinoloom.jobs.costs import checked_day, cost_report
+from kinoloom.jobs.costs import cost_report
 from kinoloom.server.deps import Reader, SettingsDep, StoreDep, owner_of
 from kinoloom.server.schemas import Costs
 from kinoloom.store.remote_calls import Group
 
 router = APIRouter(prefix="/api/costs", tags=["statistics"])
-
-_DAY = r"^\d{4}-\d{2}-\d{2}$"
 
 
 @router.get("", operation_id="get_costs", summary="Add up what services cost")
@@ -23,10 +22,10 @@ def get_costs(
     store: StoreDep,
     by: Annotated[Group, Query(description="What to add up by.")] = "day",
     since: Annotated[
-        str | None, Query(pattern=_DAY, description="The first day (UTC) that counts.")
+        datetime.date | None, Query(description="The first day (UTC) that counts.")
     ] = None,
     until: Annotated[
-        str | None, Query(pattern=_DAY, description="The last day (UTC) that counts.")
+        datetime.date | None, Query(description="The last day (UTC) that counts.")
     ] = None,
 ) -> Costs:
     """What was paid and what is set aside, in rows and in all, and how much of the budgets is used.
@@ -38,8 +37,8 @@ def get_costs(
         settings,
         store,
         by,
-        checked_day("since", since),
-        checked_day("until", until),
+        since,
+        until,
         only=None if owner_of(key) is None else key,
     )
     return Costs.model_validate(found)

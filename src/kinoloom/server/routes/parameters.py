@@ -12,6 +12,7 @@ from fastapi import Path, Query
 
 MAX_PAGE = 200
 _ID = r"^[0-9A-Za-z_-]{1,64}$"
+SHOT_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 _NAME = r"^[^\x00-\x1f\x7f]{1,200}$"
 
 JobId = Annotated[
@@ -30,6 +31,24 @@ ClipId = Annotated[
         description="The id of a clip.",
         pattern=_ID,
         examples=["019aa4a6-3b10-7e44-9c0d-2f4f7a1b8e33"],
+    ),
+]
+FilmId = Annotated[
+    str,
+    Path(
+        alias="film",
+        description="The id of a film.",
+        pattern=_ID,
+        examples=["019aa4a6-4c21-7f55-8d1e-7a6b5c4d3e2f"],
+    ),
+]
+ShotId = Annotated[
+    str,
+    Path(
+        alias="shot",
+        description="The id of a shot in its film.",
+        pattern=SHOT_ID,
+        examples=["shot-001"],
     ),
 ]
 ModelId = Annotated[
