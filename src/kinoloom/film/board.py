@@ -135,6 +135,15 @@ class Storyboard(Part):
     audio: FilmAudio = FilmAudio()
     shots: tuple[ShotSpec, ...] = ()
 
+    @property
+    def media(self) -> tuple[Path, ...]:
+        """Every file that it names, each once: pictures and sound."""
+        found = [path for one in self.characters.values() for path in one.references]
+        for shot in self.shots:
+            sound = shot.audio.file if shot.audio is not None else None
+            found += [p for p in (shot.start, shot.end, shot.keyframe, sound) if p is not None]
+        return tuple(dict.fromkeys([*found, *([self.audio.bed] if self.audio.bed else [])]))
+
     def to_json(self) -> str:
         """The storyboard as JSON, which `Storyboard.model_validate_json` reads again."""
         return self.model_dump_json(exclude_none=True)

@@ -16,7 +16,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kinoloom.config import Settings
-from kinoloom.errors import Conflict, InvalidRequest, NotFound, Problem, nearest_names
+from kinoloom.errors import (
+    Conflict,
+    InvalidRequest,
+    KinoloomError,
+    NotFound,
+    Problem,
+    nearest_names,
+)
 from kinoloom.film.board import Storyboard
 from kinoloom.film.making import ways_of
 from kinoloom.film.plan import FilmPlan, plan_film
@@ -28,7 +35,7 @@ from kinoloom.jobs.queues import FILM
 from kinoloom.jobs.reuse import find_again
 from kinoloom.jobs.service import PRIORITY, JobService
 from kinoloom.media.output import disk_errors
-from kinoloom.planner.inputs import Inputs
+from kinoloom.planner.inputs import Inputs, file_digest
 from kinoloom.planner.plan import Plan
 from kinoloom.request import VideoRequest
 from kinoloom.request_checks import MAX_CANDIDATES, MAX_PROMPT, MAX_SEED
@@ -93,7 +100,7 @@ class FilmService:
     def create(self, board: Storyboard, owner: str | None = None) -> FilmRecord:
         """A new film of a checked storyboard; nothing is rendered."""
         board = _seeded(board, random.randrange(_DRAWN))
-        return self._store.films.add(
+        film = self._store.films.add(
             FilmRecord(
                 title=board.title,
                 mode=board.mode,
@@ -102,6 +109,8 @@ class FilmService:
                 budget=board.budget,
             )
         )
+        self._hold(film.id, board)
+        return film
 
     def update(self, film_id: str, board: Storyboard, *, owner: str | None = None) -> FilmRecord:
         """Give a film another storyboard; what stays the same in it is not rendered again.
@@ -112,6 +121,7 @@ class FilmService:
         self._check_idle(film, "changed")
         before = Storyboard.model_validate(film.storyboard)
         board = _seeded(board, before.seed or 0)
+        self._hold(film_id, board)
         return self._store.films.update(
             film_id,
             title=board.title,
@@ -119,6 +129,21 @@ class FilmService:
             storyboard=board.model_dump(mode="json"),
             budget=board.budget,
         )
+
+    def _hold(self, film_id: str, board: Storyboard) -> None:
+        """Keep what the storyboard names of the store's own files, however long nothing else does.
+
+        A user's files are the user's to keep.
+        """
+        held = []
+        for path in board.media:
+            try:
+                digest = file_digest(path)
+                self._store.assets.size(digest)
+            except KinoloomError:  # none of the store's, or not there; rendering says so
+                continue
+            held.append(digest)
+        self._store.films.hold(film_id, held)
 
     def get(self, film_id: str, *, owner: str | None = None) -> FilmRecord:
         """The film of that id, of that owner if one is named. Raises NotFound."""
@@ -333,7 +358,7 @@ class FilmService:
                     cause="The words, pictures or model of the shot have changed since.",
                     hints=["Change the storyboard back, or make a new take with those words."],
                 )
-        chosen = self._store.films.choose(film_id, shot, take)
+        chosen = self._store.films.choose(film_id, shot, take, pinned=True)
         after = []
         for way in ways[index + 1 :]:
             if board.mode != "chaining" or not way.goes_on:

@@ -283,7 +283,8 @@ class ShotRun:
             take = self.take = self._update(take, seam=self._seam(clips))
         from kinoloom.quality.seam import RETAKE_BELOW  # it decodes nothing, but brings OpenCV
 
-        if take.seam is None or take.seam >= RETAKE_BELOW or take.reason == "retake":
+        wanted = take.pinned or take.reason == "retake"  # by the user, who has seen it or will
+        if take.seam is None or take.seam >= RETAKE_BELOW or wanted:
             return False
         takes = self._store.films.takes(self._film, self.way.shot.id)
         mine = [t for t in takes if t.spec == self._spec and t.upstream == take.upstream]

@@ -64,6 +64,7 @@ class Take(Answer):
     shot: str
     number: int
     chosen: bool = Field(description="whether it is the one in the film")
+    pinned: bool = Field(description="whether somebody chose it, whatever its seam is")
     reason: Literal["storyboard", "retake", "seam"]
     seed: int
     prompt: str

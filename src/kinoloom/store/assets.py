@@ -32,13 +32,15 @@ from kinoloom.store.place import (
     temporary,
     writing_to,
 )
-from kinoloom.store.tables import AssetRow, ClipAssetRow, JobArtefactRow
+from kinoloom.store.tables import AssetRow, ClipAssetRow, FilmAssetRow, JobArtefactRow
 
 UNUSED = timedelta(days=1)
 """How long an asset is kept that nothing refers to."""
 _CHUNK = 1 << 20
 _COLLECTED = 1000
 """So many of them are removed at once."""
+_REFERRING = (ClipAssetRow, JobArtefactRow, FilmAssetRow)
+"""The tables in which a row keeps the asset that it names."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,7 @@ class Assets:
         self._place.verify(digest)
 
     def discard(self, digest: str) -> bool:
-        """Remove the asset when neither a clip nor a job refers to it; whether that was so.
+        """Remove the asset when no clip, job or film refers to it; whether that was so.
 
         Row and file go in one transaction: who puts the same content at that moment waits for its
         end and finds that the file is gone, and who refers to the asset is refused by the database.
@@ -156,7 +158,7 @@ class Assets:
             row = session.get(AssetRow, digest, with_for_update=True)
             used = [
                 session.scalar(select(exists().where(table.digest == digest)))
-                for table in (ClipAssetRow, JobArtefactRow)
+                for table in _REFERRING
             ]
             if row is None or any(used):
                 return False
@@ -171,7 +173,7 @@ class Assets:
         Steps of jobs that were given up leave such assets, and uploads that nobody used.
         """
         unused = select(AssetRow.digest).where(AssetRow.created_at < datetime.now(UTC) - older)
-        for table in (ClipAssetRow, JobArtefactRow):
+        for table in _REFERRING:
             unused = unused.where(~exists().where(table.digest == AssetRow.digest))
         with self._database.reading() as session:
             digests = session.scalars(unused.limit(_COLLECTED)).all()

@@ -21,7 +21,7 @@ from kinoloom.store.database import Database
 from kinoloom.store.ids import new_id
 from kinoloom.store.jobs import JobRecord, JobState, job_record
 from kinoloom.store.money import plain_or_none
-from kinoloom.store.tables import FilmRow, FilmTakeRow, JobRow
+from kinoloom.store.tables import FilmAssetRow, FilmRow, FilmTakeRow, JobRow
 
 Reason = Literal["storyboard", "retake", "seam"]
 """Why a take was made: the storyboard says so, the user asked, or its seam was seen too well."""
@@ -74,7 +74,7 @@ class FilmTake:
     empty without one. `segments` are JSON objects: the plan's `key`, the `clip` and the `asked`
     frames of each, as far as they are made. `scores` are those of the worst segment, `seam` how
     well it goes on from the shot before (0 to 1). `cost` is what its clips cost when they were
-    made, in `currency`.
+    made, in `currency`. `pinned` is whether the user chose it, whatever its seam is.
     """
 
     film_id: str
@@ -91,6 +91,7 @@ class FilmTake:
     cost: Decimal | None = None
     currency: str | None = None
     chosen: bool = False
+    pinned: bool = False
     created_at: datetime = field(default_factory=_now)
 
     def as_dict(self) -> dict[str, Any]:
@@ -155,6 +156,16 @@ class Films:
             if row is None:
                 raise _unknown(film_id)
             return _film(row)
+
+    def hold(self, film_id: str, digests: Collection[str]) -> None:
+        """Let the film refer to these assets and to no others. Raises NotFound."""
+        with self._database.writing() as session:
+            if session.get(FilmRow, film_id, with_for_update=True) is None:
+                raise _unknown(film_id)
+            session.execute(delete(FilmAssetRow).where(FilmAssetRow.film_id == film_id))
+            session.add_all(
+                FilmAssetRow(film_id=film_id, digest=digest) for digest in sorted(set(digests))
+            )
 
     def keep_keyframe(self, film_id: str, shot: str, clip_id: str) -> None:
         """Keep the clip of the picture that a shot begins with. Raises NotFound."""
@@ -237,7 +248,7 @@ class Films:
                 raise _no_take(shot, number)
             return _take(row)
 
-    def choose(self, film_id: str, shot: str, number: int) -> FilmTake:
+    def choose(self, film_id: str, shot: str, number: int, *, pinned: bool = False) -> FilmTake:
         """Let a take be the one of its shot that is shown. Raises NotFound."""
         with self._database.writing() as session:
             _lock(session, film_id)
@@ -246,6 +257,7 @@ class Films:
                 raise _no_take(shot, number)
             _choose(session, film_id, shot, number)
             session.refresh(row)
+            row.pinned = pinned or row.pinned
             return _take(row)
 
 

@@ -422,6 +422,17 @@ class FilmRow(Base):
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
+class FilmAssetRow(Base):
+    """An asset that a film's storyboard names."""
+
+    __tablename__ = "film_assets"
+
+    film_id: Mapped[str] = mapped_column(
+        ForeignKey("films.id", ondelete="CASCADE"), primary_key=True
+    )
+    digest: Mapped[str] = mapped_column(ForeignKey("assets.digest"), primary_key=True, index=True)
+
+
 class FilmTakeRow(Base):
     """One attempt at a shot of a film. `store.films.FilmTake` explains the columns."""
 
@@ -443,6 +454,7 @@ class FilmTakeRow(Base):
     cost: Mapped[Decimal | None] = mapped_column(Money)
     currency: Mapped[str | None] = mapped_column(Word(3))
     chosen: Mapped[bool]
+    pinned: Mapped[bool]
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 

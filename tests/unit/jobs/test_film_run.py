@@ -145,6 +145,19 @@ def test_a_seam_that_is_seen_is_taken_again_twice_and_the_best_is_kept(films: Fi
     assert len(films.rendered()) == count
 
 
+def test_a_take_that_the_user_chose_stays_whatever_its_seam(films: FilmSet) -> None:
+    film = films.films.create(films.board()).id
+    films.child.seams = lambda after: 0.1 if WORDS[1] in after else 1.0
+    films.render(film)
+    films.films.choose(film, "shot-2", 1)
+    # It goes on from another picture then, so that its seam is another one.
+    films.films.retake(film, "shot-1", seed=77)
+    films.render(film)
+    takes = films.films.status(film).shots[1]["takes"]
+    assert [take["number"] for take in takes if take["chosen"]] == [1]
+    assert len(takes) == 3
+
+
 def test_cancelling_a_film_stops_its_shots(films: FilmSet) -> None:
     film = films.films.create(films.board()).id
     films.child.open.clear()

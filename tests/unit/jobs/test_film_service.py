@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 
@@ -144,3 +145,18 @@ def test_a_film_is_forgotten_and_its_clips_stay(films: FilmSet) -> None:
     films.films.delete(film)
     assert films.films.list() == []
     assert films.store.clips.get(str(clip)) is not None
+
+
+def test_pictures_that_a_film_names_stay_though_no_job_needs_them(
+    films: FilmSet, store: Store, tmp_path: Path
+) -> None:
+    picture = tmp_path / "first.png"
+    picture.write_bytes(b"a picture")
+    kept = store.assets.put_file(picture, "image")
+    board = films.board()
+    first = board.shots[0].model_copy(update={"start": kept.path})
+    film = films.films.create(board.model_copy(update={"shots": (first, *board.shots[1:])}))
+    assert store.assets.collect(timedelta(0)) == 0
+    assert not store.assets.discard(kept.digest)
+    films.films.update(film.id, board)
+    assert store.assets.discard(kept.digest)

@@ -32,6 +32,17 @@ def upgrade() -> None:
     )
     op.create_index("ix_films_owner_id", "films", ["owner", "id"])
     op.create_table(
+        "film_assets",
+        sa.Column("film_id", sa.String(36), nullable=False),
+        sa.Column("digest", sa.String(71), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["film_id"], ["films.id"], name="fk_film_assets_film_id_films", ondelete="CASCADE"
+        ),
+        sa.ForeignKeyConstraint(["digest"], ["assets.digest"], name="fk_film_assets_digest_assets"),
+        sa.PrimaryKeyConstraint("film_id", "digest", name="pk_film_assets"),
+    )
+    op.create_index("ix_film_assets_digest", "film_assets", ["digest"])
+    op.create_table(
         "film_takes",
         sa.Column("film_id", sa.String(36), nullable=False),
         sa.Column("shot", sa.String(200), nullable=False),
@@ -47,6 +58,7 @@ def upgrade() -> None:
         sa.Column("cost", sa.BigInteger(), nullable=True),
         sa.Column("currency", sa.String(3), nullable=True),
         sa.Column("chosen", sa.Boolean(), nullable=False),
+        sa.Column("pinned", sa.Boolean(), nullable=False),
         sa.Column("created_at", _TIME, nullable=False),
         sa.ForeignKeyConstraint(
             ["film_id"], ["films.id"], name="fk_film_takes_film_id_films", ondelete="CASCADE"
@@ -64,5 +76,7 @@ def downgrade() -> None:
         op.drop_index(f"ix_jobs_{name}", "jobs")
         op.drop_column("jobs", name)
     op.drop_table("film_takes")
+    op.drop_index("ix_film_assets_digest", "film_assets")
+    op.drop_table("film_assets")
     op.drop_index("ix_films_owner_id", "films")
     op.drop_table("films")
