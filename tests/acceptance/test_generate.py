@@ -14,7 +14,7 @@ from PIL import Image
 
 import kinoloom
 from acceptance.command import PROMPT, QUICK, Made, User
-from kinoloom.jobs.progress import PHASES
+from kinoloom.jobs.progress import HERE
 from kinoloom.media.reader import probe, read_video
 from kinoloom.media.settings import read_settings
 
@@ -58,9 +58,9 @@ def test_programs_read_the_whole_run_as_json(made: Made) -> None:
     steps = [e for e in progress if e["type"] == "progress"]
     previews = [e for e in progress if e["type"] == "preview"]
     assert len(steps) + len(previews) == len(progress)
-    phases = [PHASES.index(e["phase"]) for e in steps]
+    phases = [HERE.index(e["phase"]) for e in steps]
     assert phases == sorted(phases)
-    assert set(phases) == set(range(len(PHASES)))
+    assert set(phases) == set(range(len(HERE)))
     assert [e["step"] for e in steps if e["phase"] == "denoise"] == list(range(1, 9))
     assert all(a["elapsed"] <= b["elapsed"] for a, b in pairwise(steps))
 

@@ -88,6 +88,8 @@ def test_the_commands() -> None:
     jobs = {f"jobs {name}" for name in ("list", "show", "cancel", "hold", "release", "retry")}
     jobs |= {"jobs resolve"}
     keys = {f"keys {name}" for name in ("create", "list", "revoke")}
+    films = "new check plan render list status retake takes choose export delete"
+    keys |= {f"film {name}" for name in films.split()}
     others = {"generate", "batch", "plan", "show", "score", "doctor", "serve", "worker", "stats"}
     others |= {"backends", "costs"} | {f"config {name}" for name in ("check", "sample", "show")}
     assert set(commands()) == others | models | jobs | keys

@@ -122,14 +122,14 @@ def test_without_the_servers_packages_it_is_told_what_to_install(
 
 @pytest.fixture
 def child(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kinoloom.jobs.worker.RenderProcess", lambda _settings: StandIn())
+    monkeypatch.setattr("kinoloom.jobs.worker.RenderProcess", lambda _settings, **_: StandIn())
 
 
 @pytest.mark.parametrize(
     ("flags", "name", "queues"),
     [
-        ((), socket.gethostname(), "cpu, api"),
-        (("--name", "w", "--queue", "gpu-24gb", "--queue", "api"), "w", "gpu-24gb, api"),
+        ((), socket.gethostname(), "cpu, api, film"),
+        (("--name", "w", "--queue", "gpu-24gb", "--queue", "api"), "w", "gpu-24gb, api, film"),
     ],
 )
 @pytest.mark.usefixtures("child")

@@ -12,8 +12,11 @@ from kinoloom.backends.base import Frame, Progress
 Phase = Literal[
     "load", "encode", "denoise", "decode", "queued", "render", "fetch", "score", "write"
 ]
-"""`queued`, `render` and `fetch` are of what is made elsewhere, in place of the first four."""
 PHASES: tuple[Phase, ...] = get_args(Phase)
+HERE: tuple[Phase, ...] = ("load", "encode", "denoise", "decode", "score", "write")
+"""The phases of a take that is rendered here, in their order."""
+ELSEWHERE: tuple[Phase, ...] = ("queued", "render", "fetch", "score", "write")
+"""The phases of a take that a service makes."""
 
 
 @dataclass(frozen=True)
