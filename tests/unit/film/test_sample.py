@@ -10,7 +10,7 @@ import pytest
 from kinoloom.errors import InvalidRequest
 from kinoloom.film import board
 from kinoloom.film.sample import sample
-from kinoloom.film.shots import shots_of
+from kinoloom.film.shots import film_frames, shots_of
 from kinoloom.film.storyboard import read_storyboard
 
 
@@ -86,3 +86,12 @@ def test_the_examples_of_the_documentation_load(tmp_path: Path) -> None:
 def test_no_title(title: str) -> None:
     with pytest.raises(InvalidRequest):
         sample(title)
+
+
+@pytest.mark.parametrize("mode", ["chaining", "keyframe"])
+def test_the_examples_are_right(mode: str) -> None:
+    folder = Path(__file__).parents[3] / "examples" / "films"
+    board = read_storyboard(folder / f"{mode}.yaml")
+    assert board.mode == mode
+    assert len(board.shots) >= 6
+    assert film_frames(shots_of(board)) == 144
