@@ -125,7 +125,6 @@ class FilmCut:
         )
         if finished is None:
             raise Superseded
-        self._store.films.update(self._film, clip_id=record.id)
 
     def _key(self, cut: Mapping[str, Any]) -> str:
         """SHA-256 over what decides the film: every file by its content."""

@@ -114,6 +114,8 @@ class Job(Answer):
     idempotency_key: str | None
     webhook: str | None
     remixed_from: str | None = Field(description="the job whose clip it was made after")
+    parent: str | None = Field(description="the job that it is a part of, such as a film's")
+    film: str | None = Field(description="the film that it is for")
     links: JobLinks
 
     @classmethod

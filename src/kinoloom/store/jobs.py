@@ -37,7 +37,7 @@ from kinoloom.store.measurements import Measurement, insert_measurement
 from kinoloom.store.money import plain
 from kinoloom.store.remote_calls import release_unsent
 from kinoloom.store.statistics import add_counters
-from kinoloom.store.tables import JobArtefactRow, JobRow
+from kinoloom.store.tables import FilmRow, JobArtefactRow, JobRow
 
 JobState = Literal[
     "held", "queued", "running", "cancelling", "succeeded", "failed", "cancelled", "dead"
@@ -288,10 +288,10 @@ class Jobs:
     ) -> JobRecord | None:
         """Publish a running job's clip: the job succeeds and the clip is there, or neither.
 
-        The clip of a `reused` one is there already. `measurements` and `counters` are kept with it,
-        and the events `state` and `success` {"clip", "reused"} with `detail` written, all in one
-        transaction. None, and nothing written, when the job is no longer this worker's run.
-        Raises ValueError as `Clips.add` does.
+        The clip of a `reused` one is there already. In the same transaction `measurements` and
+        `counters` are kept, the clip is its film's newest if it has one, and the events `state` and
+        `success` {"clip", "reused"} with `detail` are written. None, and nothing written, when the
+        job is no longer this worker's run. Raises ValueError as `Clips.add` does.
         """
         changes: JobChanges = {"clip_id": clip.id, "reused": reused}
         with self._database.writing() as session:
@@ -301,6 +301,9 @@ class Jobs:
                 return None
             if not reused:
                 insert_clip(session, clip)
+            if row.kind == "film":
+                made = update(FilmRow).where(FilmRow.id == row.film).values(clip_id=clip.id)
+                session.execute(made)
             for measurement in measurements:
                 insert_measurement(session, measurement)
             add_counters(self._database, session, counters or {})

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -94,19 +95,31 @@ def test_a_missing_folder_of_the_package_is_an_incomplete_installation(
     assert "reinstall" in refusal(card, ModelNotFound, found).hints[0]
 
 
+def no_network(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """What this thread asks of the network from now on, which it gets none of."""
+    asked: list[object] = []
+    here = threading.get_ident()
+
+    def refused(real: Callable[..., Any]) -> Callable[..., Any]:
+        def ask(*args: Any, **options: Any) -> Any:
+            if threading.get_ident() != here:  # what earlier tests left running is not meant
+                return real(*args, **options)
+            asked.append(args)
+            raise OSError("no network in this test")
+
+        return ask
+
+    monkeypatch.setattr(socket, "getaddrinfo", refused(socket.getaddrinfo))
+    monkeypatch.setattr(socket.socket, "connect", refused(socket.socket.connect))
+    return asked
+
+
 def test_a_repository_that_is_not_in_the_cache_is_not_fetched(
     tiny_card: ModelCard,
     found: Callable[[ModelCard], object],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    asked: list[object] = []
-
-    def refuse(*args: object, **_: object) -> None:
-        asked.append(args)
-        raise OSError("no network in this test")
-
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    monkeypatch.setattr(socket.socket, "connect", refuse)
+    asked = no_network(monkeypatch)
     card = tiny_card.model_copy(update={"source": Source(repo="nobody/no-such-model")})
     error = refusal(card, ModelNotFound, found)
     assert not asked
@@ -116,8 +129,7 @@ def test_a_repository_that_is_not_in_the_cache_is_not_fetched(
 def test_a_folder_that_lacks_a_component_is_not_completed_from_the_network(
     own_copy: Callable[[], ModelCard], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[object] = []
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **_: asked.append(a))
+    asked = no_network(monkeypatch)
     (tmp_path / "tiny" / "tokenizer" / "tokenizer.json").unlink()
     refusal(own_copy())
     assert not asked
