@@ -3,8 +3,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import threading
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -17,6 +15,7 @@ from kinoloom.store.clips import ClipRecord
 from kinoloom.store.jobs import ACTIVE, FINISHED, Artefact, JobRecord
 from kinoloom.store.measurements import Measurement
 from paying import pay
+from unit.store.together import at_once
 
 
 def job(prompt: str = "a red ball", **values: Any) -> JobRecord:
@@ -80,26 +79,6 @@ def running(store: Store, **values: Any) -> JobRecord:
 
 def events(store: Store, job_id: str) -> list[tuple[str, dict[str, Any]]]:
     return [(event.type, dict(event.data)) for event in store.events.after(0, job_id=job_id)]
-
-
-def at_once(*works: Callable[[], Any]) -> list[Any]:
-    """What each returns when all start at the same moment."""
-    together = threading.Barrier(len(works))
-    results: list[Any] = [None] * len(works)
-
-    def do(index: int, work: Callable[[], Any]) -> None:
-        together.wait(60)
-        try:
-            results[index] = work()
-        except BaseException as error:
-            results[index] = error
-
-    threads = [threading.Thread(target=do, args=pair) for pair in enumerate(works)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    return results
 
 
 def test_a_job_comes_back_as_it_was(store: Store) -> None:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
@@ -15,6 +14,7 @@ from kinoloom.store import Store
 from kinoloom.store.database import Database
 from kinoloom.store.jobs import ACTIVE, JobRecord
 from kinoloom.store.remote_calls import OPEN, CallState, CostRow, Limits, RemoteCall
+from unit.store.together import at_once
 
 D = Decimal
 
@@ -491,26 +491,6 @@ def test_the_cost_comes_with_every_way_to_read_a_job(store: Store) -> None:
     for record in (moved, listed, there, store.jobs.get(call.job_id)):
         assert record is not None
         assert (record.cost, record.currency) == (D(2), "USD")
-
-
-def at_once(*works: Callable[[], Any]) -> list[Any]:
-    """What each returns, or raises, when all start at the same moment."""
-    together = threading.Barrier(len(works))
-    results: list[Any] = [None] * len(works)
-
-    def do(index: int, work: Callable[[], Any]) -> None:
-        together.wait(60)
-        try:
-            results[index] = work()
-        except BaseException as error:
-            results[index] = error
-
-    threads = [threading.Thread(target=do, args=pair) for pair in enumerate(works)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    return results
 
 
 def test_one_of_many_sends(store: Store) -> None:
