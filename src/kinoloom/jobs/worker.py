@@ -42,6 +42,8 @@ BEATS = 6
 """A worker says so many times within its time to live that it is there."""
 POLL_SECONDS = 0.2
 """Between two looks into the queues and at the wishes for running jobs."""
+_BEGIN_SECONDS = 1.0
+"""Between two tries to begin a job while the database is away."""
 _HOUSEKEEPING_SECONDS = 600.0
 _ANNOUNCED_SECONDS = 5.0
 """After so long a job's own worker has announced its end, if there is such a worker."""
@@ -183,26 +185,17 @@ class Worker:
 
     def _run(self, job_id: str, run: int) -> None:
         """One run of a job, called by the engine in a thread."""
-        now = datetime.now(UTC)
-        known = self._store.jobs.get(job_id)
-        if known is None or known.run != run:
+        while True:
+            try:
+                job = self._begun(job_id, run)
+                break
+            except KinoloomError as error:  # the database is away: the engine asks only once
+                _log.warning("The start of job %s is tried again: %s", job_id, error.message)
+                if self._ending.wait(_BEGIN_SECONDS):
+                    raise
+        if job is None:
             return
-        if self._ending.is_set():  # the engine took it just now
-            self._store.jobs.move(job_id, "queued", expect=["queued"], run=run, run_to=run + 1)
-            return
-        job = self._store.jobs.move(
-            job_id,
-            "running",
-            expect=["queued"],
-            run=run,
-            worker_to=self.id,
-            started_at=known.started_at or now,
-            detail={"worker": self.id},
-        )
-        if job is None:  # cancelled, held or begun anew meanwhile, or a worker died at its end
-            self._announce(job_id)
-            return
-        watch = _Watch(job.run, self._limit(job, now))
+        watch = _Watch(job.run, self._limit(job, datetime.now(UTC)))
         with self._lock:
             self._watched[job_id] = watch
         try:
@@ -217,6 +210,27 @@ class Worker:
             with self._lock:
                 if self._watched.get(job_id) is watch:  # not of a run that has begun meanwhile
                     del self._watched[job_id]
+
+    def _begun(self, job_id: str, run: int) -> JobRecord | None:
+        """The job, which this worker has now; None where that run of it is nobody's any more."""
+        known = self._store.jobs.get(job_id)
+        if known is None or known.run != run:
+            return None
+        if self._ending.is_set():  # the engine took it just now
+            self._store.jobs.move(job_id, "queued", expect=["queued"], run=run, run_to=run + 1)
+            return None
+        job = self._store.jobs.move(
+            job_id,
+            "running",
+            expect=["queued"],
+            run=run,
+            worker_to=self.id,
+            started_at=known.started_at or datetime.now(UTC),
+            detail={"worker": self.id},
+        )
+        if job is None:  # cancelled, held or begun anew meanwhile, or a worker died at its end
+            self._announce(job_id)
+        return job
 
     def _carry_out(self, job: JobRecord, watch: _Watch) -> None:
         try:

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from factory import Factory, dead_worker, listening, running_on, working
 from kinoloom.config import Settings
-from kinoloom.errors import Conflict, WorkerUnavailable
+from kinoloom.errors import Conflict, OutputFailed, WorkerUnavailable
 from kinoloom.jobs import engine, job_run
 from kinoloom.jobs import worker as module
 from kinoloom.jobs.locks import is_locked, lock_file
@@ -294,6 +294,23 @@ def test_a_mistake_of_ours_ends_the_job_and_not_the_worker(
     assert (failed.error or {})["cause"] == "ZeroDivisionError"
     assert failed.id in caplog.text
     assert factory.ended(factory.submit()).state == "succeeded"
+
+
+def test_a_job_whose_start_could_not_be_written_is_begun_again(
+    factory: Factory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_BEGIN_SECONDS", 0.0)
+    move, refused = factory.store.jobs.move, iter(["locked", "locked"])
+
+    def busy(job_id: str, to: str, **more: object) -> object:
+        if to == "running" and next(refused, None) is not None:
+            raise OutputFailed("The database is locked.")
+        return move(job_id, to, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(factory.store.jobs, "move", busy)
+    job = factory.ended(factory.submit())
+    assert (job.state, job.run) == ("succeeded", 1)
+    assert next(refused, None) is None
 
 
 def test_a_job_whose_end_could_not_be_written_runs_again(
