@@ -27,6 +27,8 @@ ORDER = (
     "scoring",
     "encoding",
     "seams",
+    "films",
+    "stitching",
     "serving",
     "submit",
     "events",

@@ -10,7 +10,8 @@ import base64
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,11 @@ class StandIn:
 
     def start(self) -> None:
         """There is nothing to start."""
+
+    @contextmanager
+    def another(self) -> Iterator[StandIn]:
+        """As `RenderProcess.another`, but all calls are this one's."""
+        yield self
 
     def close(self) -> None:
         """End the calls that wait."""

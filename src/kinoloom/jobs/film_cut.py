@@ -1,7 +1,8 @@
 """How do a film's finished shots become its file, and what is remembered of that?
 
 The cut says everything that decides the film's frames and sound, so its hash tells whether the very
-same film was joined before. It is joined in a child process.
+same film was joined before. It is joined in a child process of its own, so that the worker's other
+jobs go on meanwhile.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class FilmCut:
         if known is None or known.digest is None or known.data["key"] != key:
             target = self._folder / "film.mp4"
             arguments = {"cut": cut, "target": str(target), "settings": settings, "format": "mp4"}
-            answer = self._run.call("stitch", arguments, light=True)
+            answer = self._run.call_apart("stitch", arguments)
             self._run.keep_file("joined", target, FILM, {"key": key, **answer}, link=True)
             known = self._run.artefact("joined")
             assert known is not None  # kept just now

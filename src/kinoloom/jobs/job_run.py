@@ -155,7 +155,16 @@ class JobRun:
         self, command: str, arguments: dict[str, Any], *, light: bool = False
     ) -> dict[str, Any]:
         """Have a child do something; tried again when it dies, which is not the job's fault."""
-        child = self.bench.media if light else self.bench.child
+        return self._call(self.bench.media if light else self.bench.child, command, arguments)
+
+    def call_apart(self, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        """As `call` of a light child, but of one of its own: other jobs go on meanwhile."""
+        with self.bench.media.another() as child:
+            return self._call(child, command, arguments)
+
+    def _call(
+        self, child: RenderProcess, command: str, arguments: dict[str, Any]
+    ) -> dict[str, Any]:
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 return child.call(

@@ -11,7 +11,8 @@ import itertools
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from kinoloom.config import Settings
@@ -101,6 +102,14 @@ class RenderProcess:
                 child.send(pack({"do": "stop", "number": number}), GRACE_SECONDS)
                 child.await_end_of(number)
                 raise
+
+    @contextmanager
+    def another(self) -> Iterator[RenderProcess]:
+        """One like it within the block, with a child of its own: nobody else waits for it."""
+        with RenderProcess(
+            self._settings, threads=self._threads, light=self._light, silence=self._silence
+        ) as made:
+            yield made
 
     def close(self) -> None:
         """End the child, and with WorkerUnavailable a call that waits for it."""

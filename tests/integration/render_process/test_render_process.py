@@ -164,6 +164,24 @@ def test_what_others_sent_is_shown_small(start: Start, film: Path, tmp_path: Pat
     assert len(frames) / fps == pytest.approx(2.0, abs=0.1)
 
 
+def test_another_one_works_while_this_one_is_busy(start: Start, film: Path, tmp_path: Path) -> None:
+    process = start()
+    answers = []
+
+    def meanwhile(_: Answer) -> None:
+        if answers:
+            return
+        with process.another() as other:
+            frames = other.call("probe", {"path": str(film)})["frames"]
+            answers.append((frames, other.pid not in (None, process.pid)))
+
+    pieces = [{"video": str(film), "frames": 24}]
+    cut = {"pieces": pieces, "fps": "12", "size": [64, 48], "frames": 24, "bed": None}
+    arguments = {"cut": cut, "target": str(tmp_path / "a.mp4"), "settings": None, "format": "mp4"}
+    assert process.call("stitch", arguments, on_message=meanwhile)["frames"] == 24
+    assert answers == [(24, True)]
+
+
 # --- stopping -----------------------------------------------------------------------------------
 
 

@@ -127,6 +127,48 @@ def test_sound_lies_under_its_pictures(tmp_path: Path, shots: list[Path]) -> Non
     assert clip.source_range.duration.value == pytest.approx(41, abs=1)
 
 
+def test_a_transition_over_several_pieces_has_them_as_one_clip(
+    tmp_path: Path, shots: list[Path]
+) -> None:
+    pieces = (
+        *(Piece(shots[0], 40, title="One"), Piece(shots[0], 30), Piece(shots[1], 2)),
+        *(Piece(shots[2], 3, 1, "crossfade", 8, title="Two"), Piece(shots[1], 20)),
+        *(Piece(shots[2], 5, title="Three"), Piece(shots[0], 9, 0, "fade", 6)),
+    )
+    cut = Cut(pieces, FPS, (64, 48))
+    about = [{"id": name} for name in "abcdefg"]
+    write_timeline(cut, tmp_path / "film.otio", about=about)
+    timeline = read(tmp_path / "film.otio")
+    pictures, sound = timeline.tracks
+    assert pictures.duration().value == sound.duration().value == cut.frames
+    one, both, cross, begin, three, fade, last = pictures
+    assert [item.name for item in (one, both, begin, three, last)] == ["a", "b", "d", "f", "g"]
+    assert [clip.name for clip in both] == ["b", "c"]
+    assert [clip.name for clip in begin] == ["d", "e"]
+    # What is not seen of them, for the other stands there, is as long as the transition reaches.
+    assert (cross.in_offset.value, cross.out_offset.value) == (4, 4)
+    assert (fade.in_offset.value, fade.out_offset.value) == (3, 3)
+    ranges = [
+        (i.source_range.start_time.value, i.source_range.duration.value) for i in pictures[:2]
+    ]
+    assert ranges == [(0, 40), (0, 28)]
+    assert (begin.source_range.start_time.value, begin.source_range.duration.value) == (4, 19)
+    assert both.available_range().duration.value == 32
+    assert begin.available_range().duration.value == 23
+    # A chapter stands at the first frame that is seen.
+    marks = [
+        (m.name, m.marked_range.start_time.value) for i in (one, begin, three) for m in i.markers
+    ]
+    assert marks == [("One", 0), ("Two", 4), ("Three", 0)]
+    # The sound is divided as the pictures are, with gaps where a file has none.
+    assert [type(item).__name__ for item in sound] == [
+        *("Gap", "Track", "Transition", "Track", "Gap", "Gap"),
+    ]
+    assert [type(item).__name__ for item in sound[1]] == ["Gap", "Clip"]
+    assert sound[1].source_range == both.source_range
+    assert sound[3].source_range == begin.source_range
+
+
 def test_a_silent_film_has_no_sound_tracks(tmp_path: Path, shots: list[Path]) -> None:
     write_timeline(Cut((Piece(shots[0], 40),), FPS, (64, 48)), tmp_path / "film.otio")
     timeline = read(tmp_path / "film.otio")

@@ -11,7 +11,7 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from itertools import zip_longest
+from itertools import accumulate, zip_longest
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -37,11 +37,14 @@ class Piece:
     `transition` leads into this piece and is `transition_frames` long:
 
     - cut: none; its length is 0.
-    - crossfade: the last frames of the piece before and the first of this one are shown mixed, so
-      the film gets that many frames shorter.
+    - crossfade: the last frames of what is before and the first from this piece on are shown mixed,
+      so the film gets that many frames shorter.
     - fade: through black, within the pieces' own frames. The first half (rounded down) darkens the
-      end of the piece before, its last frame being black; the second brightens the beginning of
-      this one. Before the first piece there is only the second half.
+      end of what is before, its last frame being black; the second brightens what begins with this
+      piece. Before the first piece there is only the second half.
+
+    Where a piece is shorter than that, the transition reaches over pieces beside it, up to the next
+    transition: see `Stretch`.
 
     Its sound is that of the file `audio` from `audio_offset` seconds on, else, with `keep_sound`,
     that of `video`, else silence; `gain_db` makes it louder or quieter. A `title` begins a chapter.
@@ -60,18 +63,53 @@ class Piece:
 
     @property
     def overlap(self) -> int:
-        """How many frames it shares with the piece before."""
+        """How many frames it and those behind it share with what is before."""
         return self.transition_frames if self.transition == "crossfade" else 0
 
     @property
     def darkening(self) -> int:
-        """How many frames at the end of the piece before are faded out."""
+        """How many frames at the end of what is before are faded out."""
         return self.transition_frames // 2 if self.transition == "fade" else 0
 
     @property
     def brightening(self) -> int:
-        """How many frames at its beginning are faded in."""
+        """How many frames from its beginning on are faded in."""
         return self.transition_frames - self.darkening if self.transition == "fade" else 0
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """What lies between two transitions: pieces that follow each other by plain cuts.
+
+    `pieces` are their numbers; `start` is the film's frame at which the first of them begins, and
+    `frames` how many they have together, what they share with the stretches beside them included.
+    At its beginning `overlap` frames are mixed with the stretch before and `brightening` are faded
+    in; at its end `shared` are mixed with the stretch behind it and `darkening` are faded out. The
+    two ends never reach into each other, so a frame of the film shows one stretch or two.
+    """
+
+    pieces: range
+    start: int
+    frames: int
+    overlap: int
+    brightening: int
+    shared: int
+    darkening: int
+
+    @property
+    def end(self) -> int:
+        """The film's frame behind its last one."""
+        return self.start + self.frames
+
+    @property
+    def opening(self) -> int:
+        """How many frames at its beginning a transition changes."""
+        return self.overlap + self.brightening
+
+    @property
+    def closing(self) -> int:
+        """How many frames at its end a transition changes."""
+        return self.shared + self.darkening
 
 
 @dataclass(frozen=True)
@@ -88,7 +126,7 @@ class Cut:
     """A film: its pieces in order, frames a second and size (width, height) in even pixels.
 
     Raises InvalidRequest, with every mistake, for what cannot be a film: no pieces, lengths below
-    one frame, transitions that meet or overlap within a piece, an odd or unusable size.
+    one frame, transitions that overlap each other, an odd or unusable size.
     """
 
     pieces: tuple[Piece, ...]
@@ -98,48 +136,102 @@ class Cut:
 
     def __post_init__(self) -> None:
         problems = [*_problems_of_film(self), *_problems_of_pieces(self.pieces)]
+        if self.pieces:
+            problems += _problems_of_stretches(self)
         if problems:
             raise InvalidRequest(problems)
 
     @cached_property
+    def stretches(self) -> tuple[Stretch, ...]:
+        """The film from transition to transition, in order."""
+        firsts = [n for n, p in enumerate(self.pieces) if not n or p.transition_frames]
+        found, end = [], 0
+        for first, behind in zip_longest(firsts, firsts[1:], fillvalue=len(self.pieces)):
+            numbers, piece, after = range(first, behind), self.pieces[first], self.after(behind - 1)
+            start = end - piece.overlap
+            frames = sum(self.pieces[number].frames for number in numbers)
+            found.append(
+                Stretch(
+                    pieces=numbers,
+                    start=start,
+                    frames=frames,
+                    overlap=piece.overlap,
+                    brightening=piece.brightening,
+                    shared=after.overlap if after is not None else 0,
+                    darkening=after.darkening if after is not None else 0,
+                )
+            )
+            end = start + frames
+        return tuple(found)
+
+    @cached_property
     def starts(self) -> tuple[int, ...]:
-        """The film's frame at which each piece begins, its transition included."""
-        starts, end = [], 0
-        for piece in self.pieces:
-            starts.append(end - piece.overlap)
-            end = starts[-1] + piece.frames
-        return tuple(starts)
+        """The film's frame at which each piece begins, its transition included.
+
+        In a crossfade the pieces of both sides run beside each other, so these do not always rise.
+        """
+        return tuple(
+            stretch.start + before
+            for stretch in self.stretches
+            for before in accumulate(
+                (self.pieces[n].frames for n in stretch.pieces[:-1]), initial=0
+            )
+        )
 
     @property
     def frames(self) -> int:
         """The film's number of frames: those of its pieces less what crossfades share."""
-        return self.starts[-1] + self.pieces[-1].frames
+        return self.stretches[-1].end
 
     def end(self, index: int) -> int:
         """The film's frame behind the last one of a piece."""
         return self.starts[index] + self.pieces[index].frames
 
+    def stretch_of(self, index: int) -> Stretch:
+        """The stretch that a piece is in."""
+        return self.stretches[bisect_right(self.stretches, index, key=_first_of) - 1]
+
     def shown_at(self, frame: int) -> tuple[int, ...]:
         """The pieces that a frame of the film shows: one, or two in a crossfade."""
-        last = bisect_right(self.starts, frame) - 1
-        return (last - 1, last) if last and frame < self.end(last - 1) else (last,)
+        last = bisect_right(self.stretches, frame, key=_start_of) - 1
+        here = self._piece_at(self.stretches[last], frame)
+        if last and frame < self.stretches[last - 1].end:
+            return self._piece_at(self.stretches[last - 1], frame), here
+        return (here,)
+
+    def _piece_at(self, stretch: Stretch, frame: int) -> int:
+        first, behind = stretch.pieces.start, stretch.pieces.stop
+        return bisect_right(self.starts, frame, first, behind) - 1
 
     def sample(self, frame: int) -> int:
         """The sample at which a frame of the film begins."""
         return round(Fraction(frame * SAMPLE_RATE) / self.fps)
 
     def after(self, index: int) -> Piece | None:
-        """The piece behind a piece, whose transition ends it."""
+        """The piece behind a piece."""
         return self.pieces[index + 1] if index + 1 < len(self.pieces) else None
 
     def chapters(self) -> list[tuple[int, int, str]]:
         """The chapters as (first frame, frame behind the last one, title).
 
         A piece without a title continues the chapter before; one before the first title is in none.
+        A chapter that would begin when the next one has begun already, in a crossfade, is left out.
         """
-        titled = [(s, p.title) for s, p in zip(self.starts, self.pieces, strict=True) if p.title]
-        ends = [*(start for start, _ in titled), self.frames][1:]
-        return [(start, end, title) for (start, title), end in zip(titled, ends, strict=True)]
+        found: list[tuple[int, int, str]] = []
+        end = self.frames
+        for start, piece in zip(reversed(self.starts), reversed(self.pieces), strict=True):
+            if piece.title and start < end:
+                found.append((start, end, piece.title))
+                end = start
+        return found[::-1]
+
+
+def _first_of(stretch: Stretch) -> int:
+    return stretch.pieces.start
+
+
+def _start_of(stretch: Stretch) -> int:
+    return stretch.start
 
 
 def _problems_of_film(cut: Cut) -> list[Problem]:
@@ -191,16 +283,21 @@ def _problems_of_pieces(pieces: tuple[Piece, ...]) -> list[Problem]:
             )
     if pieces and pieces[0].overlap:
         problems.append(Problem("pieces[0].transition", "crossfade", "cut or fade", "cut"))
-    for number, (piece, after) in enumerate(zip_longest(pieces, pieces[1:])):
-        taken = piece.overlap + piece.brightening
-        if after is not None:
-            taken += after.overlap + after.darkening
-        if taken > piece.frames > 0:
+    return problems
+
+
+def _problems_of_stretches(cut: Cut) -> list[Problem]:
+    problems: list[Problem] = []
+    for stretch in cut.stretches:
+        taken = stretch.opening + stretch.closing
+        if taken > stretch.frames > 0:
+            first, last = stretch.pieces[0], stretch.pieces[-1]
+            where = f"pieces[{first}]" if first == last else f"pieces[{first}] to pieces[{last}]"
             problems.append(
                 Problem(
-                    f"pieces[{number}].frames",
-                    piece.frames,
-                    f"{taken} or more, which its transitions take",
+                    f"{where}.frames",
+                    stretch.frames,
+                    f"{taken} or more, which the transitions at both ends take",
                     taken,
                 )
             )

@@ -9,7 +9,7 @@ turned down ahead of its peaks, never clipped.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -34,7 +34,8 @@ class Voice:
     """One sound of the film: a file, heard from sample `start` to `end` (left out) of the film.
 
     At `start` the file's sample `first` is heard, counted as `SoundReader` does from `origin`. It
-    is multiplied by `gain`, and fades over `rise` samples at its beginning and `fall` at its end.
+    is multiplied by `gain`, and fades with what it belongs to: that lasts from sample `opens` to
+    `closes`, and fades over `rise` samples at its beginning and `fall` at its end.
     """
 
     file: Path
@@ -43,18 +44,22 @@ class Voice:
     start: int
     end: int
     gain: float
+    opens: int
+    closes: int
     rise: int
     fall: int
 
 
 def voices_of(cut: Cut, sources: Sequence[Source]) -> list[Voice]:
-    """The sounds of the film in the order of their beginnings, the bed last; none: a silent film.
+    """The sounds of the film in the order of their pieces, the bed last; none: a silent film.
 
+    A piece that goes on with the sound of the one before continues its voice, so that a long sound
+    under many pieces is decoded once.
     Raises InvalidMedia when the bed or a piece's own file holds no sound.
     """
     for file in {piece.audio for piece in cut.pieces if piece.audio is not None}:
         check_sound(file)
-    voices = []
+    voices: list[Voice] = []
     for index, (piece, source) in enumerate(zip(cut.pieces, sources, strict=True)):
         if piece.audio is not None:
             file, origin = piece.audio, None
@@ -64,27 +69,42 @@ def voices_of(cut: Cut, sources: Sequence[Source]) -> list[Voice]:
             first = cut.sample(piece.skip)
         else:
             continue
-        after, begin, end = cut.after(index), cut.starts[index], cut.end(index)
-        leaving = after.overlap + after.darkening if after is not None else 0
-        start, stop = cut.sample(begin), cut.sample(end)
-        voices.append(
+        stretch = cut.stretch_of(index)
+        opens, closes = cut.sample(stretch.start), cut.sample(stretch.end)
+        _add(
+            voices,
             Voice(
                 file=file,
                 origin=origin,
                 first=first,
-                start=start,
-                end=stop,
+                start=cut.sample(cut.starts[index]),
+                end=cut.sample(cut.end(index)),
                 gain=_amplitude(piece.gain_db),
-                rise=cut.sample(begin + piece.overlap + piece.brightening) - start,
-                fall=stop - cut.sample(end - leaving),
-            )
+                opens=opens,
+                closes=closes,
+                rise=cut.sample(stretch.start + stretch.opening) - opens,
+                fall=closes - cut.sample(stretch.end - stretch.closing),
+            ),
         )
     if cut.bed is not None:
         end = min(cut.sample(cut.frames), sound_length(cut.bed.file))
         fade = min(round(cut.bed.fade * SAMPLE_RATE), end // 2)
         gain = _amplitude(cut.bed.gain_db)
-        voices.append(Voice(cut.bed.file, None, 0, 0, end, gain, fade, fade))
+        voices.append(Voice(cut.bed.file, None, 0, 0, end, gain, 0, end, fade, fade))
     return voices
+
+
+def _add(voices: list[Voice], voice: Voice) -> None:
+    """Add a voice, or let the last one go on where this only continues it."""
+    if voices:
+        last = voices[-1]
+        same = replace(last, first=voice.first, start=voice.start, end=voice.end) == voice
+        # Each beginning was rounded to a sample by itself.
+        off = voice.first - last.first - (voice.start - last.start)
+        if same and last.end == voice.start and abs(off) <= 1:
+            voices[-1] = replace(last, end=voice.end)
+            return
+    voices.append(voice)
 
 
 def mixed(voices: Sequence[Voice], length: int) -> Iterator[Samples]:
@@ -93,24 +113,25 @@ def mixed(voices: Sequence[Voice], length: int) -> Iterator[Samples]:
 
 
 def _added(voices: Sequence[Voice], length: int) -> Iterator[Samples]:
-    readers: dict[int, SoundReader] = {}
+    waiting = sorted(voices, key=lambda voice: voice.start, reverse=True)
+    heard: list[tuple[Voice, SoundReader]] = []
     try:
         for begin in range(0, length, _BLOCK):
             end = min(begin + _BLOCK, length)
+            while waiting and waiting[-1].start < end:
+                voice = waiting.pop()
+                heard.append((voice, SoundReader(voice.file, voice.origin, voice.first)))
             block = np.zeros((2, end - begin), dtype=np.float32)
-            for number, voice in enumerate(voices):
+            for voice, reader in heard:
                 low, high = max(begin, voice.start), min(end, voice.end)
-                if low >= high:
-                    continue
-                if number not in readers:
-                    readers[number] = SoundReader(voice.file, voice.origin, voice.first)
-                heard = readers[number].take(high - low)
-                block[:, low - begin : high - begin] += heard * _envelope(voice, low, high)
+                taken = reader.take(high - low) * _envelope(voice, low, high)
+                block[:, low - begin : high - begin] += taken
                 if voice.end <= end:
-                    readers.pop(number).close()
+                    reader.close()
+            heard = [(voice, reader) for voice, reader in heard if voice.end > end]
             yield block
     finally:
-        for reader in readers.values():
+        for _, reader in heard:
             reader.close()
 
 
@@ -118,7 +139,7 @@ def _envelope(voice: Voice, low: int, high: int) -> npt.NDArray[np.float32]:
     """How loud a voice is at the film's samples `low` to `high`."""
     gain = np.full(high - low, voice.gain)
     at = np.arange(low, high) + 0.5
-    for far, ramp in ((at - voice.start, voice.rise), (voice.end - at, voice.fall)):
+    for far, ramp in ((at - voice.opens, voice.rise), (voice.closes - at, voice.fall)):
         near = far < ramp
         gain[near] *= np.sin(far[near] * (np.pi / 2 / max(1, ramp)))
     return gain.astype(np.float32)

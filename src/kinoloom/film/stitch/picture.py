@@ -49,24 +49,23 @@ def film_frames(
 
 
 def incoming_share(cut: Cut, index: int, frame: int) -> float:
-    """How much of a piece is in a frame of the film, during the crossfade that leads into it.
+    """How much of a piece is in a frame of the film, in the crossfade that leads into its stretch.
 
     Of n frames the i-th (from 0) has (i + 1) / (n + 1): no frame of a crossfade is one of the two
     alone, which the frames beside it are already.
     """
-    return (frame - cut.starts[index] + 1) / (cut.pieces[index].overlap + 1)
+    stretch = cut.stretch_of(index)
+    return (frame - stretch.start + 1) / (stretch.overlap + 1)
 
 
 def light(cut: Cut, index: int, frame: int) -> float:
     """How bright a piece is in a frame of the film: 1 outside fades, 0 in their one black frame."""
-    piece, after = cut.pieces[index], cut.after(index)
-    number = frame - cut.starts[index]
-    if number < piece.brightening:
-        return (number + 1) / (piece.brightening + 1)
-    left = piece.frames - 1 - number
-    if after is not None and left < after.darkening:
-        return left / after.darkening
-    return 1.0
+    stretch = cut.stretch_of(index)
+    number = frame - stretch.start
+    if number < stretch.brightening:
+        return (number + 1) / (stretch.brightening + 1)
+    left = stretch.frames - 1 - number
+    return left / stretch.darkening if left < stretch.darkening else 1.0
 
 
 def check_length(cut: Cut, index: int, source: Source) -> None:

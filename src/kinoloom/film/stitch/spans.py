@@ -52,18 +52,20 @@ def spans_of(
 
 def _copy(cut: Cut, sources: Sequence[Source], index: int, codec: str, pixels: str) -> Span | None:
     """The most of a piece that could be copied."""
-    piece, after, source = cut.pieces[index], cut.after(index), sources[index]
+    piece, stretch, source = cut.pieces[index], cut.stretch_of(index), sources[index]
     kind = source.kind
     if kind is None or (kind.codec, kind.pixels) != (codec, pixels):
         return None
     if (kind.width, kind.height) != cut.size:
         return None
-    changed = after.overlap + after.darkening if after is not None else 0
-    begin = piece.skip + piece.overlap + piece.brightening
-    found = source.copyable(begin, piece.skip + piece.frames - changed, cut.fps)
+    skipped = piece.skip - cut.starts[index]  # from a frame of the film to one of the source
+    begin = max(cut.starts[index], stretch.start + stretch.opening)
+    found = source.copyable(
+        begin + skipped, min(cut.end(index), stretch.end - stretch.closing) + skipped, cut.fps
+    )
     if found is None:
         return None
-    first, end = (cut.starts[index] + number - piece.skip for number in found)
+    first, end = (number - skipped for number in found)
     return Span(first, end, index, found[0])
 
 

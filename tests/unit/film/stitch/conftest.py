@@ -66,20 +66,25 @@ def shown(material: Material, number: int, fps: Fraction) -> np.ndarray:
 
 
 def film_of(cut: Cut, materials: Sequence[Material]) -> np.ndarray:
-    """What the film must show: all in memory, one piece after the other, as plainly as possible."""
-    film: list[np.ndarray] = []
+    """What the film must show: all in memory, first what cuts join, then what transitions do."""
+    parts: list[tuple[str, int, list[np.ndarray]]] = []
     for piece, material in zip(cut.pieces, materials, strict=True):
         own = [
             fit(shown(material, piece.skip + i, cut.fps), *cut.size).astype(float)
             for i in range(piece.frames)
         ]
-        n = piece.transition_frames
-        if piece.transition == "crossfade":
+        if parts and not piece.transition_frames:
+            parts[-1][2].extend(own)
+        else:
+            parts.append((piece.transition, piece.transition_frames, own))
+    film: list[np.ndarray] = []
+    for transition, n, own in parts:
+        if transition == "crossfade":
             for i in range(n):
                 share = (i + 1) / (n + 1)
                 film[i - n] = film[i - n] * (1 - share) + own[i] * share
             own = own[n:]
-        if piece.transition == "fade":
+        if transition == "fade":
             half = n // 2
             if film:
                 for i in range(half):

@@ -36,6 +36,31 @@ def test_crossfades_share_frames_and_fades_do_not() -> None:
     ]
 
 
+def test_a_transition_reaches_over_pieces_that_are_shorter_than_it() -> None:
+    cut = film(
+        Piece(FILE, 10),
+        Piece(FILE, 2),
+        Piece(FILE, 1, transition="crossfade", transition_frames=5),
+        Piece(FILE, 2),
+        Piece(FILE, 8),
+        Piece(FILE, 3, transition="fade", transition_frames=4),
+    )
+    assert cut.frames == 10 + 2 + 1 + 2 + 8 + 3 - 5
+    assert cut.starts == (0, 10, 7, 8, 10, 18)
+    assert [cut.shown_at(f) for f in range(6, 13)] == [
+        (0,),
+        (0, 2),
+        (0, 3),
+        (0, 3),
+        (1, 4),
+        (1, 4),
+        (4,),
+    ]
+    assert [stretch.pieces for stretch in cut.stretches] == [range(2), range(2, 5), range(5, 6)]
+    assert [(s.opening, s.closing) for s in cut.stretches] == [(0, 5), (5, 2), (2, 0)]
+    assert [cut.stretch_of(n).start for n in range(6)] == [0, 0, 7, 7, 7, 18]
+
+
 def test_samples_come_from_the_clock_and_do_not_drift() -> None:
     cut = film(*(Piece(FILE, 7) for _ in range(1000)), fps=Fraction(24000, 1001))
     assert cut.sample(7000) == 7000 * 2002
@@ -50,6 +75,15 @@ def test_chapters_begin_at_titles() -> None:
     )
     assert cut.chapters() == [(3, 12, "One"), (12, 18, "2")]
     assert film(Piece(FILE, 3)).chapters() == []
+
+
+def test_a_chapter_that_begins_within_the_next_one_is_left_out() -> None:
+    cut = film(
+        Piece(FILE, 9, title="One"),
+        Piece(FILE, 2, title="Late"),
+        Piece(FILE, 9, title="Two", transition="crossfade", transition_frames=4),
+    )
+    assert cut.chapters() == [(0, 7, "One"), (7, 16, "Two")]
 
 
 def test_a_first_piece_may_fade_in_from_black() -> None:
@@ -82,6 +116,16 @@ def test_a_first_piece_may_fade_in_from_black() -> None:
             ),
             {},
             ["pieces[1].frames"],
+        ),
+        (
+            (
+                Piece(FILE, 9),
+                Piece(FILE, 2, transition="crossfade", transition_frames=3),
+                Piece(FILE, 3),
+                Piece(FILE, 9, transition="fade", transition_frames=6),
+            ),
+            {},
+            ["pieces[1] to pieces[2].frames"],
         ),
         ((Piece(FILE, 1, gain_db=float("nan")),), {}, ["pieces[0].gain_db"]),
         ((Piece(FILE, 1, audio_offset=-1),), {}, ["pieces[0].audio_offset"]),

@@ -131,8 +131,8 @@ def test_a_film_of_everything_is_exact(
         off = [abs(a - b / fps) for a, b in zip(times(made.path), range(cut.frames), strict=True)]
         assert max(off) <= Fraction(1, 2000)
     assert len(made.notes) == 3
-    assert "3.mp4" not in made.notes[0]
-    assert "160x48: scaled to cover 64x48, its centre kept" in made.notes[0]
+    wide = materials[2].path.name
+    assert made.notes[0] == f"{wide} is 160x48: scaled to cover 64x48, its centre kept."
     assert f"resampled by time to {float(fps):g}" in made.notes[1]
 
 
@@ -153,6 +153,30 @@ def test_a_fade_is_black_once_and_a_crossfade_is_even(tmp_path: Path, make: Make
     fade = [220, 165, 110, 55, 0, 44, 88, 132, 176, 220]
     assert low[3:13].tolist() == pytest.approx(fade, abs=2)
     assert low[12:18].tolist() == pytest.approx([220, 180, 140, 100, 60, 60], abs=2)
+
+
+def test_what_a_transition_over_several_pieces_does_not_reach_is_copied(
+    tmp_path: Path, make: Make
+) -> None:
+    """A shot of three files whose last has two frames, a crossfade of five, a shot of two."""
+    used = [make(1, 24), make(2, 24), make(3, 2), make(4, 2), make(5, 24)]
+    cut = Cut(
+        (
+            *(Piece(used[0].path, 24), Piece(used[1].path, 24), Piece(used[2].path, 2)),
+            *(Piece(used[3].path, 2, 0, "crossfade", 5), Piece(used[4].path, 24)),
+        ),
+        FPS,
+        SIZE,
+    )
+    made = stitch(cut, tmp_path / "film.mp4", format="mp4")
+    assert_shows(made.path, cut, used)
+    assert (made.frames, made.copied) == (71, 1)
+    ends, firsts = read_source(used[1].path).ends, read_source(used[4].path).firsts
+    end = int(ends[ends <= 24 - 3].max())  # three of its frames are in the crossfade
+    first = int(firsts[firsts >= 3].min())  # as are three of the fifth file's
+    assert made.copied_frames == 24 + end + 24 - first
+    assert packets(made.path)[: 24 + end] == packets(used[0].path) + packets(used[1].path)[:end]
+    assert packets(made.path)[first - 24 :] == packets(used[4].path)[first:]
 
 
 def test_the_last_frame_is_the_last_pieces(tmp_path: Path, make: Make) -> None:

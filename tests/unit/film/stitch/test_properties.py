@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -25,30 +26,36 @@ def materials(make: Make) -> list[Material]:
 
 @st.composite
 def cuts(draw: st.DrawFn, materials: list[Material]) -> tuple[Cut, list[Material]]:
-    """A film of up to five pieces, with transitions that fit into them."""
+    """A film of up to eight pieces, with transitions that fit between them, or over several."""
     pieces: list[Piece] = []
     chosen: list[Material] = []
-    room = 0  # frames of the piece before that no transition has taken
-    for number in range(draw(st.integers(1, 5))):
+    for _ in range(draw(st.integers(1, 8))):
         material = draw(st.sampled_from(materials))
         there = int(len(material.frames) * FPS / material.fps) - 1
         skip = draw(st.integers(0, min(13, there - 2)))
-        frames = draw(st.integers(1, there - skip))
-        kind: TransitionKind = draw(st.sampled_from(["cut", "cut", "crossfade", "fade"]))
-        if number == 0 and kind == "crossfade":
+        frames = draw(st.integers(1, min(4, there - skip)) | st.integers(1, there - skip))
+        pieces.append(Piece(material.path, frames, skip))
+        chosen.append(material)
+    # Where a transition leads into, and how many frames there are up to the next one.
+    numbers = range(1, len(pieces))
+    firsts = [0, *(n for n in numbers if draw(st.booleans()))]
+    ends = [*firsts[1:], len(pieces)]
+    rooms = [sum(p.frames for p in pieces[n:m]) for n, m in zip(firsts, ends, strict=True)]
+    left = 0  # frames of those before that no transition has taken
+    for first, room in zip(firsts, rooms, strict=True):
+        kind: TransitionKind = draw(st.sampled_from(["cut", "crossfade", "fade"]))
+        if first == 0 and kind == "crossfade":
             kind = "cut"
         most = {
             "cut": 0,
-            "crossfade": min(frames, room),
-            "fade": min(2 * room + 1 if number else 99, 2 * frames),
+            "crossfade": min(room, left),
+            "fade": min(2 * left + 1 if first else 99, 2 * room - 1),
         }[kind]
-        if kind == "fade" and most:
-            most = min(most, 2 * frames - 1)
         length = draw(st.integers(0, min(most, 9)))
-        piece = Piece(material.path, frames, skip, kind, length)
-        pieces.append(piece)
-        chosen.append(material)
-        room = frames - piece.overlap - piece.brightening
+        pieces[first] = replace(pieces[first], transition=kind, transition_frames=length)
+        # One of no length is a cut, and what is before it is still there for the next one.
+        taken = pieces[first].overlap + pieces[first].brightening
+        left = room - taken + (0 if length else left)
     return Cut(tuple(pieces), FPS, SIZE), chosen
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kinoloom.errors import InvalidMedia
-from kinoloom.film.stitch import Bed, Cut, Piece, stitch
+from kinoloom.film.stitch import Bed, Cut, Piece, TransitionKind, stitch
 from kinoloom.film.stitch.cut import SAMPLE_RATE
 from kinoloom.film.stitch.mix import CEILING, mixed, voices_of
 from kinoloom.film.stitch.sound import SoundReader, sound_length
@@ -183,6 +183,41 @@ def test_sound_fades_with_the_picture_and_silence_stays_silent(tmp_path: Path, m
     assert np.abs(left[black - 50 : black + 50]).max() < 0.01
     assert strength(left[black + 24_000 : black + 48_000], 1000) == pytest.approx(0.5, abs=0.01)
     assert not left[144_000:].any()
+
+
+def test_sound_fades_over_several_short_pieces_as_over_one(tmp_path: Path, make: Make) -> None:
+    """The same sounds, in pieces of one, two and nine frames or whole."""
+    a = wav(tmp_path / "a.wav", tone(1000, 96_000)[None])
+    b = wav(tmp_path / "b.wav", tone(3000, 96_000)[None])
+    video = make(1, 12).path
+
+    def piece(frames: int, at: int, sound: Path, kind: TransitionKind = "cut", n: int = 0) -> Piece:
+        return Piece(video, frames, at, kind, n, audio=sound, audio_offset=at / 6)
+
+    whole = (piece(12, 0, a), piece(12, 0, b, "crossfade", 6), piece(12, 0, a, "fade", 5))
+    parts = (
+        *(piece(9, 0, a), piece(2, 9, a), piece(1, 11, a)),
+        *(piece(1, 0, b, "crossfade", 6), piece(2, 1, b), piece(8, 3, b), piece(1, 11, b)),
+        *(piece(1, 0, a, "fade", 5), piece(1, 1, a), piece(10, 2, a)),
+    )
+    one, many = Cut(whole, FPS, SIZE), Cut(parts, FPS, SIZE)
+    assert one.frames == many.frames == 30
+    assert np.abs(mix_of(one)).max() > 0.4
+    assert np.abs(mix_of(one) - mix_of(many)).max() < 1e-6
+
+
+def test_a_long_sound_under_many_pieces_is_decoded_once(tmp_path: Path, make: Make) -> None:
+    fps = Fraction(30000, 1001)  # where a frame has no whole number of samples
+    file = wav(tmp_path / "a.wav", tone(300, 400_000)[None])
+    video = make(1, 7, fps=fps).path
+    starts = range(0, 210, 7)
+    pieces = [Piece(video, 7, audio=file, audio_offset=float(0.5 + n / fps)) for n in starts]
+    cut = Cut((*pieces, Piece(video, 7, audio=file)), fps, SIZE)
+    voices = voices_of(cut, [read_source(video)] * 31)
+    assert [(v.first, v.start, v.end) for v in voices] == [
+        (24_000, 0, cut.sample(210)),
+        (0, cut.sample(210), cut.sample(217)),
+    ]
 
 
 def test_the_bed_lies_under_the_whole_film_and_fades(tmp_path: Path, make: Make) -> None:
