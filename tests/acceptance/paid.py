@@ -1,63 +1,32 @@
-"""Who dies while paid work is under way, and what does the service's bill say afterwards?
-
-`PaidChaos` kills workers at moments that a seed decides: while a service takes an order, before it
-answers, at a look, in the middle of a download, or at any time between. The service is a fake that
-speaks the real protocol to the real backend, keeps a bill, and has faults of its own.
-"""
+"""What does a service's bill say when workers were killed while it made clips for them?"""
 
 from __future__ import annotations
 
-import random
-import threading
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from decimal import Decimal
-from typing import Any, Protocol
+from dataclasses import dataclass
 
-from acceptance.stage import Program, Stage
+from acceptance.attack import MOMENTS, Attack, Service
+from acceptance.stage import Stage
 from kinoloom.errors import OutputFailed
 from kinoloom.request import VideoRequest
 from kinoloom.store.jobs import ACTIVE, JobRecord
 
-MOMENTS = ("order", "ordered", "look", "download", "between")
-"""When a worker is killed: as an order comes in, when it is charged and not answered, ..."""
 _LIMIT = 400.0
 _LOOK = 0.05
-
-
-class Service(Protocol):
-    """The fake of a service, as far as the chaos needs it."""
-
-    bill: Counter[str]
-    faults: deque[Any]
-    polls: deque[int]
-    truncate: deque[int]
-
-    at: Callable[[str], None]
-    """Called with a moment when it comes."""
-
-    def faulty(self, luck: random.Random) -> Any:
-        """A fault of the next create."""
-        ...
-
-    def order_of(self, prompt: str) -> str | None:
-        """The id of the order with these words, which only a person could look up."""
-        ...
-
-    def charged(self) -> Decimal:
-        """The money that all orders cost."""
-        ...
+_FEW = 5
+"""With less than one in so many jobs left, the service has no bad moments any more: the last ones
+would meet all of them."""
 
 
 @dataclass
 class Tally:
     """What happened."""
 
-    kills: Counter[str] = field(default_factory=Counter)
-    jobs: int = 0
+    jobs: int
+    kills: Counter[str]
     uncertain: int = 0
     released: int = 0
     retried: int = 0
@@ -79,15 +48,9 @@ class PaidChaos:
 
     def __init__(self, stage: Stage, service: Service, model: str, seed: int) -> None:
         self._stage, self._service, self._model = stage, service, model
-        self._luck = random.Random(seed)
-        self._workers: dict[str, Program] = {}
-        self._armed: str | None = None
-        self._skip = 0
+        self._attack = Attack(stage, service, seed)
         self._asks = True
-        self._lock = threading.Lock()
         self._jobs: dict[str, str] = {}
-        self.tally = Tally()
-        service.at = self._moment
 
     def run(self, jobs: int, kills: int) -> Tally:
         """Have so many clips made with so many kills; what happened.
@@ -95,100 +58,30 @@ class PaidChaos:
         Raises AssertionError when something was charged twice, lost, or delivered twice.
         """
         began = time.monotonic()
-        self.tally.jobs = jobs
-        for name in ("anna", "berta"):
-            self._workers[name] = self._start(name)
+        self._attack.begin()
         # While the workers are at it already, as users would.
         with ThreadPoolExecutor(1) as pool:
             asking = pool.submit(self._submit, jobs)
             try:
-                self._go_on(asking, kills)
+                self._go_on(asking, jobs, kills)
             finally:
                 self._asks = False
-                self._service.at = lambda _moment: None
+                self._attack.stop()
         self._stage.end_all()
-        self.tally.seconds = time.monotonic() - began
+        tally = self._tally(jobs, time.monotonic() - began)
         faults = [*self._judge(), *self._stage.left_over()]
-        assert not faults, f"{self.tally}\n" + "\n".join(faults[:50])
-        return self.tally
+        assert not faults, f"{tally}\n" + "\n".join(faults[:50])
+        return tally
 
-    # --- making it hard ---------------------------------------------------------------------
-
-    def _go_on(self, asking: Future[None], kills: int) -> None:
-        """Until all is made: start whoever died, settle what is held, and arm the next kill."""
+    def _go_on(self, asking: Future[None], jobs: int, kills: int) -> None:
+        """Until all is made."""
         until_ = time.monotonic() + _LIMIT
         while not self._done(asking):
-            assert time.monotonic() < until_, f"{self.tally}\n{self._left()}"
-            for name, worker in self._workers.items():
-                if not worker.running:
-                    self._workers[name] = self._start(name)
-            if self.tally.kills.total() < kills and self._armed is None:
-                self._arm()
-            if self._luck.random() < 0.1:
-                self._trouble()
-            self._settle_held()
+            assert time.monotonic() < until_, f"{self._tally(jobs, _LIMIT)}\n{self._left()}"
+            few = max(1, jobs // _FEW)
+            left = len(self._stage.service.list(states=ACTIVE, limit=few))
+            self._attack.go_on(kills, trouble=left == few)
             time.sleep(_LOOK)
-
-    def _arm(self) -> None:
-        """Choose the next moment; each comes at least once."""
-        new = [moment for moment in MOMENTS if not self.tally.kills[moment]]
-        moment = new[0] if new else self._luck.choice(MOMENTS)
-        with self._lock:
-            self._skip = self._luck.randrange(8)
-            self._armed = moment
-        if moment == "between":
-            time.sleep(self._luck.random())
-            self._moment("between", at_once=True)
-
-    def _moment(self, moment: str, *, at_once: bool = False) -> None:
-        """A moment has come; also called by the service's threads."""
-        with self._lock:
-            if self._armed != moment:
-                return
-            if self._skip and not at_once:
-                self._skip -= 1
-                return
-            alive = [w for w in self._workers.values() if w.running and "serves" in w.said()]
-            if not alive:
-                return
-            self._luck.choice(alive).process.kill()
-            self.tally.kills[moment] += 1
-            self._armed = None
-
-    def _trouble(self) -> None:
-        """The service has a bad moment of its own."""
-        what = self._luck.randrange(6)
-        if what == 0:
-            self._service.polls.append(503)
-        elif what == 1:
-            self._service.truncate.append(self._luck.randrange(1, 900))
-        elif what == 2:
-            self._service.faults.append(self._service.faulty(self._luck))
-
-    def _settle_held(self) -> None:
-        """Do what a user would with the jobs that wait for one."""
-        service, store = self._stage.service, self._stage.store
-        for job in service.list(states=["held"], limit=500):
-            kind = (job.error or {}).get("kind")
-            if kind is None:  # it is being handed in at this moment
-                continue
-            if kind != "uncertain":
-                service.release(job.id)
-                self.tally.released += 1
-                continue
-            listed = {call.job_id for call in store.remote_calls.list(states=("uncertain",))}
-            assert job.id in listed
-            there = self._service.order_of(job.prompt)
-            service.resolve(job.id, remote_id=there, not_accepted=there is None)
-            self.tally.uncertain += 1
-        for job in service.list(states=["dead"], limit=500):
-            service.retry(job.id)
-            self.tally.retried += 1
-
-    def _start(self, name: str) -> Program:
-        return self._stage.start(
-            "worker", "--name", name, "--queue", "api", machine=name, name=name
-        )
 
     def _submit(self, jobs: int) -> None:
         for number in range(jobs):
@@ -204,6 +97,11 @@ class PaidChaos:
             self._jobs[job.id] = request.prompt
 
     # --- judging ----------------------------------------------------------------------------
+
+    def _tally(self, jobs: int, seconds: float) -> Tally:
+        attack = self._attack
+        held = attack.uncertain, attack.released, attack.retried
+        return Tally(jobs, attack.kills, *held, seconds)
 
     def _all(self) -> list[JobRecord]:
         return list(self._stage.service.list(limit=10_000))
@@ -236,9 +134,15 @@ class PaidChaos:
                 faults.append(f"{job.id}: the books say {[call.state for call in paid]}")
         if extra := set(bill) - set(self._jobs.values()):
             faults.append(f"charged and never asked for: {sorted(extra)}")
-        books, billed = store.remote_calls.spending(), self._service.charged()
-        if (books.charged, books.reserved) != (billed, 0):
-            faults.append(f"the books say {books}, the bill {billed}")
-        if store.remote_calls.list(states=("new", "sent", "accepted", "uncertain")):
-            faults.append("calls are open though all jobs have ended")
-        return faults
+        return [*faults, *unbalanced(self._stage, self._service)]
+
+
+def unbalanced(stage: Stage, service: Service) -> list[str]:
+    """How the books of a stage differ from the bill of the only service that it paid."""
+    faults, calls = [], stage.store.remote_calls
+    books, billed = calls.spending(), service.charged()
+    if (books.charged, books.reserved) != (billed, 0):
+        faults.append(f"the books say {books}, the bill {billed}")
+    if calls.list(states=("new", "sent", "accepted", "uncertain")):
+        faults.append("calls are open though all jobs have ended")
+    return faults

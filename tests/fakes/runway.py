@@ -87,6 +87,10 @@ class FakeRunway(FakeService):
             self.credits -= price
         return task
 
+    def video_of(self, task: Task) -> bytes:
+        """What a finished task's address gives."""
+        return self.video
+
     def look(self, task: Task) -> dict[str, Any]:
         """A task's document, after it went on by one state."""
         with self.lock:
@@ -213,7 +217,10 @@ class _Handler(Answering):
             return self.say(403, {"error": "Expired"})
         with fake.lock:
             fake.downloads += 1
-        return self.send_video()
+            task = fake.tasks.get(parts[1].removesuffix(".mp4"))
+        if task is None:
+            return self.say(404, {"error": "NoSuchKey"})
+        return self.send_video(fake.video_of(task))
 
 
 def _form(content_type: str, body: bytes) -> dict[str, bytes]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Container
+from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -30,6 +31,7 @@ from kinoloom.errors import (
     Uncertain,
 )
 from kinoloom.jobs.job_run import JobRun, Rendered, Superseded
+from kinoloom.jobs.locks import has_ended, process_mark
 from kinoloom.jobs.messages import error_from
 from kinoloom.jobs.notices import notified_at
 from kinoloom.jobs.planning import load_catalog, remote_for
@@ -49,7 +51,8 @@ ARRIVAL_SECONDS = 5.0
 """So long after a call has ended its order may not be found yet, though it arrived."""
 SENDING_SECONDS = 75.0
 """So long after another run sent an order, that one may still be making the call: it may have been
-held and not have died, and a backend waits for a minute for an answer."""
+held and not have died, and a backend waits for a minute for an answer. Of a process that is known
+to be over, the call has ended."""
 FIND_SECONDS = 300.0
 """How long a service that does not answer is asked whether it has an order."""
 ODD_ANSWERS = 5
@@ -126,6 +129,7 @@ class RemoteTake:
             order = self._ordered(call)
             if not self._calls.send(call.id):
                 raise Superseded
+            self._sign(call)
             tries += 1
             try:
                 ticket = self._submit(order)
@@ -147,6 +151,29 @@ class RemoteTake:
             else:
                 call = self._accept(call, ticket)
         return call
+
+    def _sign(self, call: RemoteCall) -> None:
+        """Write down which process makes the call: after its end nobody waits for an answer to it.
+
+        Without that, all go on as if it lived.
+        """
+        sent = self._known(call)
+        data = {**process_mark(), **_sending(sent)}
+        with suppress(KinoloomError):
+            self._run.store.jobs.keep_artefact(
+                self._run.job.id, self._signed, run=self._run.job.run, digest=None, data=data
+            )
+
+    def _sender_ended(self, call: RemoteCall) -> bool:
+        """Whether the process that made a call is over, and so is the call."""
+        known = self._run.artefact(self._signed)
+        if known is None or any(known.data.get(k) != v for k, v in _sending(call).items()):
+            return False  # it was made before somebody else made the call anew
+        return has_ended(known.data)
+
+    @property
+    def _signed(self) -> str:
+        return f"sent:{self._number}"
 
     def _submit(self, order: Order) -> Ticket:
         try:
@@ -184,8 +211,10 @@ class RemoteTake:
         Raises Uncertain where it cannot say: then the call and its job wait for the user.
         """
         order, until, pause = self._ordered(call), time.monotonic() + FIND_SECONDS, _FIRST_PAUSE
-        arrived = (_since(call.sent_at) or 0.0) + ARRIVAL_SECONDS
+        arrived = None if doubt is None else _arrived(call)
         while True:
+            if arrived is None and self._sender_ended(call):
+                arrived = _arrived(call)
             try:
                 ticket = self._backend.find(order, self._card)
             except KinoloomError as error:
@@ -195,8 +224,9 @@ class RemoteTake:
             else:
                 if ticket is not None:
                     return self._accept(call, ticket)
+                self._run.check()  # a later run may be sending the call by now
                 passed = _since(call.sent_at)
-                if passed is None or passed >= (SENDING_SECONDS if doubt is None else arrived):
+                if passed is None or passed >= (SENDING_SECONDS if arrived is None else arrived):
                     self._calls.unsend(call.id)
                     return self._known(call)
             self._run.pause(pause)
@@ -386,6 +416,16 @@ class RemoteTake:
     def _fail(self, call: RemoteCall, error: KinoloomError, charged: Decimal | None) -> NoReturn:
         self._settle(call, "failed", charged, error)
         raise error
+
+
+def _sending(call: RemoteCall) -> dict[str, str]:
+    """What tells one sending of a call from all others."""
+    return {"call": call.id, "at": "" if call.sent_at is None else call.sent_at.isoformat()}
+
+
+def _arrived(call: RemoteCall) -> float:
+    """How long after it was sent a call will have arrived that has ended by now, in seconds."""
+    return (_since(call.sent_at) or 0.0) + ARRIVAL_SECONDS
 
 
 def _since(moment: datetime | None) -> float | None:

@@ -262,22 +262,74 @@ def test_what_another_run_may_just_be_sending_is_not_sent_again(
     job = agency.submit()
     (call,) = agency.calls(job)
     assert agency.store.remote_calls.send(call.id)  # and its answer is still to come
-    looks: list[str] = []
-
-    def look(step: str) -> None:
-        looks.append(step)
-        if looks.count("find done") == 3:
-            agency.watch.stopped = True
-
-    agency.plain.at = look
+    stop_after_looks(agency, 3)
     agency.carry_out(job)
-    assert (agency.states(job), "submit" in looks) == (["sent"], False)
+    assert agency.states(job) == ["sent"]
     # Once it is there, it is found.
     agency.watch.stopped, agency.plain.at = False, lambda _step: None
     agency.plain.orders[call.id] = Order(key=call.id, take=take_of(Plan.model_validate(job.plan)))
     agency.plain.tickets["remote-1"] = call.id
     assert agency.carry_out(agency.revived(job)).state == "succeeded"
     assert agency.plain.bill == {}
+
+
+@pytest.mark.parametrize("over", [True, False])
+def test_a_call_of_a_process_that_is_over_has_ended(
+    agency: Agency, monkeypatch: pytest.MonkeyPatch, over: bool
+) -> None:
+    monkeypatch.setattr(remote_take, "SENDING_SECONDS", 3600.0)
+    monkeypatch.setattr(remote_take, "process_mark", lambda: {"file": "theirs"})
+    monkeypatch.setattr(remote_take, "has_ended", lambda mark: over and mark["file"] == "theirs")
+    job = killed_while_sending(agency)
+    stop_after_looks(agency, 3)
+    now = agency.carry_out(agency.revived(job))
+    assert (now.state, agency.states(job)) == (
+        ("succeeded", ["succeeded"]) if over else ("running", ["sent"])
+    )
+    assert agency.plain.most_paid == over
+
+
+def test_a_call_that_somebody_else_sent_again_is_not_over(
+    agency: Agency, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_take, "SENDING_SECONDS", 3600.0)
+    monkeypatch.setattr(remote_take, "has_ended", lambda _mark: True)  # of whoever was the first
+    job = killed_while_sending(agency)
+    (call,) = agency.calls(job)
+    assert agency.store.remote_calls.unsend(call.id)
+    assert agency.store.remote_calls.send(call.id)
+    stop_after_looks(agency, 3)
+    agency.carry_out(agency.revived(job))
+    assert agency.states(job) == ["sent"]
+    assert agency.plain.bill == {}
+
+
+def killed_while_sending(agency: Agency) -> JobRecord:
+    """A job whose process ended when it was about to hand in the order."""
+
+    def die(step: str) -> None:
+        if step == "submit":
+            raise SystemExit
+
+    agency.plain.at = die
+    job = agency.submit()
+    with pytest.raises(SystemExit):
+        agency.carry_out(job)
+    agency.plain.at = lambda _step: None
+    assert agency.states(job) == ["sent"]
+    return job
+
+
+def stop_after_looks(agency: Agency, looks: int) -> None:
+    """Let the next run be over once it has looked for its order so often."""
+    steps: list[str] = []
+
+    def look(step: str) -> None:
+        steps.append(step)
+        if steps.count("find done") == looks:
+            agency.watch.stopped = True
+
+    agency.plain.at = look
 
 
 # --- looking at it ------------------------------------------------------------------------------
