@@ -254,9 +254,14 @@ class Licence(Section):
 
 
 class Extend(Section):
-    """How a video is continued: how many of its last frames the model is shown."""
+    """How a video is continued: how many of its last frames the model is shown.
+
+    `chains` is whether the segments of a film go on from them too; else from the last one alone,
+    where that joins better or drifts less.
+    """
 
     context_frames: FrameCount
+    chains: bool = True
 
 
 class ModelCard(Section):

@@ -1,13 +1,15 @@
 """Which frames does the next segment start from?
 
 The last ones that the segment before shows, without any loss: as the model made them, before
-encoding, where its frames are still there, else as the video decodes to. They are written as PNG
-files without a colour profile, so that every reader gets the same numbers back.
+encoding, where its frames are still there, else as the video decodes to. One is written as a PNG
+without a colour profile, several as a lossless video of RGB, so that every reader gets the same
+numbers back.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from kinoloom.errors import InvalidMedia, InvalidRequest, Problem
 from kinoloom.media.frames import Frame
 from kinoloom.media.images import save_png
 from kinoloom.media.localfile import check_file
+from kinoloom.media.lossless import save_lossless
 from kinoloom.media.reader import check_size, last_frame, read_frames
 
 MAX_FRAMES = 64
@@ -26,22 +29,29 @@ MAX_BYTES = 1_000_000_000
 """Of memory for the frames held at once: 64 frames of 2560x1440, 10 of 8K."""
 
 
-def last_frames(frames: Path, count: int, folder: Path, *, shown: int | None = None) -> list[Path]:
-    """Write the last `count` frames of `frames` into `folder`, as PNG; their files, oldest first.
+def last_frames(frames: Path, count: int, *, video: bool, shown: int | None = None) -> list[Frame]:
+    """The last `count` frames [H, W, 3] of `frames`, oldest first.
 
-    `frames` is a ``.npy`` file of uint8 [T, H, W, 3], a video, or a folder of PNG frames. `shown`
-    is how many of its frames the film shows, when the rest is trimmed off; the next segment goes on
-    from the last one shown. Raises InvalidRequest for a number out of range or more than
-    there is, InvalidMedia when the file is damaged, no video, or too large, OutputFailed.
+    With `video` these are a video or a folder of PNG frames, else an array of uint8 [T, H, W, 3] in
+    NumPy's format. `shown` is how many of them the film shows, when the rest is trimmed off; the
+    next segment goes on from the last one shown. Raises InvalidRequest for a number out of range or
+    more than there is, InvalidMedia when the file is damaged, no video, or too large.
     """
     if not 1 <= count <= MAX_FRAMES:
         raise InvalidRequest([Problem("count", count, f"1 to {MAX_FRAMES} boundary frames")])
-    taken = _of_array if frames.suffix == ".npy" else _of_video
-    files = []
-    for index, frame in enumerate(taken(frames, count, shown)):
-        files.append(folder / f"boundary_{index:03d}.png")
-        save_png(files[-1], frame)
-    return files
+    taken = _of_video if video else _of_array
+    return taken(frames, count, shown)
+
+
+def write_boundary(target: Path, frames: Sequence[Frame], fps: float) -> None:
+    """Write what a segment goes on from: one frame as a picture, several as a video of `fps`.
+
+    Raises InvalidMedia and OutputFailed.
+    """
+    if len(frames) == 1:
+        save_png(target, frames[0])
+    else:
+        save_lossless(target, frames, fps)
 
 
 def _of_array(file: Path, count: int, shown: int | None) -> list[Frame]:

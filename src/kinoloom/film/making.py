@@ -7,18 +7,19 @@ segment what will be asked for, so that planning a film and rendering it cannot 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Literal
 
 from kinoloom.catalog.card import ModelCard
-from kinoloom.errors import KinoloomError
+from kinoloom.errors import InvalidRequest, KinoloomError, Problem
 from kinoloom.film.board import Storyboard
 from kinoloom.film.segments import Segment, segments_of
 from kinoloom.film.shots import Shot, shots_of
 from kinoloom.media.rates import exact_rate
-from kinoloom.planner.inputs import ImageInput, Inputs
+from kinoloom.planner.inputs import ImageInput, Inputs, VideoInput
 from kinoloom.planner.plan import Plan
 from kinoloom.request import Task, VideoRequest
 from kinoloom.request_checks import MAX_SEED
@@ -31,7 +32,9 @@ Cards = Callable[[str], ModelCard]
 Source = Literal["none", "given", "made", "before"]
 """Where a picture comes from: the user's file, one made for the film, the last frame before it."""
 
-_PENDING = Path("not-made-yet.png")
+_PENDING = Path("not-made-yet")
+_MOST_TIMES = 4
+"""By how much more than a shot's frames is tried; only clips shorter than a frame take as much."""
 
 
 @dataclass(frozen=True)
@@ -60,20 +63,38 @@ class Way:
         """Whether it begins with the last frame of the shot before."""
         return self.start == "before"
 
+    def context(self, number: int) -> int:
+        """How many frames the segment of that number is shown of what is before it.
+
+        They are those that the film has already, and are not shown again; 0 or 1 where it begins
+        with nothing or a picture.
+        """
+        task = self.tasks[number]
+        return self.segments[number].skip if task == "extend" else int(task in ("i2v", "flf2v"))
+
+    def ending(self, number: int) -> int:
+        """How many frames in a row the film shows at the end of the segment of that number."""
+        return _runs(self.segments[number].taken)[-1][1]
+
+    def kept(self, number: int) -> int:
+        """How many of them its own model would go on from: what an edit may ask for later."""
+        return next(_contexts(self.card, self.ending(number)), 1)
+
     def request(
         self,
         number: int,
         *,
         seed: int,
         prompt: str,
-        image: Path | None,
+        start: Path | None,
         end: Path | None = None,
         unknown_price: bool = False,
     ) -> VideoRequest:
         """What is asked for as the segment of that number, of a take with a seed and words.
 
-        `image` is what the segment begins with and `end` what the shot ends with; a task that takes
-        none leaves them out. Raises InvalidRequest.
+        `start` is what the segment begins with, a picture or the video of its context, and `end`
+        the picture that the shot ends with; a task that takes none leaves them out. Raises
+        InvalidRequest.
         """
         shot, task = self.shot, self.tasks[number]
         takes = self.card.pipelines[task].inputs
@@ -89,10 +110,13 @@ class Way:
             steps=shot.steps,
             guidance=shot.guidance,
             seed=(seed + number) % (MAX_SEED + 1),
-            image=image if task in ("i2v", "flf2v") else None,
+            image=start if task in ("i2v", "flf2v") else None,
+            video=start if task == "extend" else None,
             last_image=end if task == "flf2v" else None,
             references=shot.references if "references" in takes else (),
             candidates=shot.candidates,
+            fallback=shot.on_failure == "fallback",
+            max_cost=shot.max_cost if shot.on_failure == "fallback" else None,
             unknown_price=unknown_price,
         )
 
@@ -110,15 +134,20 @@ class Way:
             frames=1,
             seed=seed,
             references=self.shot.references if task == "r2v" else (),
+            fallback=self.shot.on_failure == "fallback",
+            max_cost=self.shot.max_cost if self.shot.on_failure == "fallback" else None,
             unknown_price=unknown_price,
         )
 
     def pending(self, number: int) -> Inputs:
-        """Inputs in the place of pictures that are not there yet: right in all but content."""
+        """Inputs in the place of what is not there yet: right in all but content."""
         task = self.tasks[number]
         picture = _placeholder(self.size)
+        frames = self.context(number)
+        video = VideoInput(**picture.model_dump(), frames=frames, fps=self.rate)
         return Inputs(
             image=picture if task in ("i2v", "flf2v") else None,
+            video=video if task == "extend" else None,
             last_image=picture if task == "flf2v" else None,
             references=tuple(
                 picture
@@ -136,11 +165,10 @@ class Way:
         if scale == 1:
             return tuple(_runs(segment.taken) for segment in self.segments)
         left, found = self.shot.frames, []
-        for number, segment in enumerate(self.segments):
-            skip = round(segment.skip * scale)
-            here = math.floor(segment.asked * scale) - skip
-            here = left if number == len(self.segments) - 1 else min(here, left)
-            found.append(((skip, here),) if here > 0 else ())
+        for segment in self.segments:
+            first, here = _part(segment, scale)
+            here = min(here, left)
+            found.append(((first, here),) if here > 0 else ())
             left -= here
         return tuple(found)
 
@@ -165,7 +193,7 @@ def ways_of(board: Storyboard, plan: Planner, cards: Cards) -> tuple[Way, ...]:
     models = [_card(shot, size, board, plan, cards) for shot in shots]
     makers = [_maker(board, shot, card, cards) for shot, card in zip(shots, models, strict=True)]
     for index in range(len(shots)):
-        ways.append(_way(board, shots, index, models, makers, sized))
+        ways.append(_way(board, shots, index, models, makers, sized, ways[-1] if ways else None))
         size = ways[0].size
     return tuple(ways)
 
@@ -177,6 +205,7 @@ def _way(
     models: Sequence[ModelCard],
     makers: Sequence[ModelCard | None],
     sized: Callable[[Shot, ModelCard, Task], Plan],
+    before: Way | None,
 ) -> Way:
     shot, card = shots[index], models[index]
     warnings: list[str] = []
@@ -197,22 +226,33 @@ def _way(
             f"{card.title} makes {asked.fps:g} frames a second: they are repeated or left out to"
             f" make the film's {shot.fps:g}."
         )
-    needed = math.ceil(shot.frames * exact_rate(asked.fps) / exact_rate(shot.fps))
     lead = 1 if index and start != "none" and _joined(board, shots, index, start) else 0
+    if lead and start == "before" and first == "i2v" and before and before.rate == asked.fps:
+        lead = next(_contexts(card, before.ending(-1)), 1)
+        first = "extend" if lead > 1 else first
+    opening = _task(card, shot, start, "none") if first == "flf2v" else first
     fixed = end != "none" and asked.fps == shot.fps
-    rule = card.frame_rule(first)
-    if needed + lead <= rule.maximum:
-        segments = segments_of(needed, rule, lead=lead, fixed_end=fixed)
-        tasks: tuple[Task, ...] = (first,)
-    elif "i2v" in card.tasks:
-        rule = card.frame_rule("i2v")
-        segments = segments_of(needed, rule, shared=1, lead=lead, fixed_end=fixed)
-        middle: list[Task] = ["i2v"] * (len(segments) - 1)
-        opening = _task(card, shot, start, "none")
-        tasks = (opening, *middle[1:], "flf2v" if end != "none" else "i2v")
-    else:
+    scale = exact_rate(shot.fps) / exact_rate(asked.fps)
+
+    def laid(needed: int) -> tuple[tuple[Segment, ...], tuple[Task, ...]]:
+        rule = card.frame_rule(first)
+        if needed + lead <= rule.maximum:
+            return segments_of(needed, rule, lead=lead, fixed_end=fixed), (first,)
+        if "i2v" in card.tasks:
+            return _several(card, needed, lead, opening, end != "none", fixed)
         segments = segments_of(needed, rule, shared=0, lead=lead, fixed_end=fixed)
-        tasks = (first,) * len(segments)
+        return segments, (first,) * len(segments)
+
+    needed = math.ceil(shot.frames / scale)
+    # Where the rates differ, what is rounded at the joins can take a few frames more.
+    for more in range(_MOST_TIMES * needed):
+        segments, tasks = laid(needed + more)
+        if scale == 1 or _left(shot, segments, scale) <= 0:
+            break
+    else:
+        allowed = f"a rate nearer to the {asked.fps:g} frames a second of {card.title}"
+        raise InvalidRequest([Problem("fps", shot.fps, allowed)])
+    if len(segments) > 1 and "i2v" not in card.tasks:
         warnings.append(
             f"{card.title} cannot go on from a frame: the shot has {len(segments)} parts that do"
             " not join."
@@ -229,6 +269,54 @@ def _way(
         maker=makers[index] if shot.start is None else None,
         warnings=tuple(warnings),
     )
+
+
+def _part(segment: Segment, scale: Fraction) -> tuple[int, int]:
+    """Where a segment begins to be shown at the film's rate, and how many frames it has from there.
+
+    `scale` is that rate over the segment's own.
+    """
+    skip = round(segment.skip * scale)
+    return skip, math.floor(segment.asked * scale) - skip
+
+
+def _left(shot: Shot, segments: Sequence[Segment], scale: Fraction) -> int:
+    """How many frames of a shot its segments lack, at the film's rate."""
+    return shot.frames - sum(_part(segment, scale)[1] for segment in segments)
+
+
+def _several(
+    card: ModelCard, needed: int, lead: int, opening: Task, ends: bool, fixed: bool
+) -> tuple[tuple[Segment, ...], tuple[Task, ...]]:
+    """The segments of a shot that is too long for one, each going on from the one before it.
+
+    They go on from as many frames as the model takes and the film shows of each of them.
+    """
+    rule = card.frame_rule("i2v")
+
+    def laid(shared: int) -> tuple[Segment, ...]:
+        closing = 1 if ends else shared
+        return segments_of(needed, rule, shared=shared, lead=lead, closing=closing, fixed_end=fixed)
+
+    def enough(shared: int) -> bool:
+        followed = laid(shared)[: -2 if ends else -1]
+        return all(segment.frames >= shared for segment in followed)
+
+    shared = next(filter(enough, _contexts(card, rule.maximum - 1)), 1)
+    on: Task = "extend" if shared > 1 else "i2v"
+    segments = laid(shared)
+    return segments, (opening, *[on] * (len(segments) - 2), "flf2v" if ends else on)
+
+
+def _contexts(card: ModelCard, available: int) -> Iterator[int]:
+    """How many frames a model may be shown of so many, where it takes several; most first."""
+    if card.extend is None or not card.extend.chains or "i2v" not in card.tasks:
+        return
+    rule = card.frame_rule("extend")
+    if rule != card.frame_rule("i2v"):
+        return
+    most = min(available, card.extend.context_frames)
+    yield from (count for count in range(most, 1, -1) if rule.allows(count))
 
 
 def _pictures(

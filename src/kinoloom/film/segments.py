@@ -36,33 +36,48 @@ class Segment:
         return self.asked - self.skip - self.trim - len(self.drop)
 
     @property
+    def end(self) -> int:
+        """The index behind the last frame that the film shows."""
+        return self.asked - self.trim
+
+    @property
     def taken(self) -> tuple[int, ...]:
         """The indices of those frames."""
         left_out = set(self.drop)
-        return tuple(i for i in range(self.skip, self.asked - self.trim) if i not in left_out)
+        return tuple(i for i in range(self.skip, self.end) if i not in left_out)
 
 
 def segments_of(
-    frames: int, rule: FrameRule, *, shared: int = 1, lead: int = 0, fixed_end: bool = False
+    frames: int,
+    rule: FrameRule,
+    *,
+    shared: int = 1,
+    lead: int = 0,
+    closing: int | None = None,
+    fixed_end: bool = False,
 ) -> tuple[Segment, ...]:
     """The fewest segments that show exactly `frames` frames of a shot, made with the least excess.
 
     `shared` frames are the same at each join of two segments (0 or more, fewer than the model's
-    longest clip); `lead` are those that the first has in common with the shot before. With
-    `fixed_end` the very last frame made is also the last one shown.
+    longest clip), `closing` at the last join, where that is made otherwise; `lead` are those that
+    the first has in common with the shot before. With `fixed_end` the very last frame made is also
+    the last one shown.
 
     As many segments as can be are of the model's longest, so that a change of a shot's length
     leaves its first segments as they are. Raises InvalidRequest when the model's longest clip is no
     longer than what it shares.
     """
-    overhead = max(shared, lead)
+    closing = shared if closing is None else closing
+    overhead = max(shared, lead, closing)
     if overhead >= rule.maximum:
         allowed = f"a model that makes more than {overhead} frames, which are those at a join"
         raise InvalidRequest([Problem("model", f"makes at most {rule.maximum} frames", allowed)])
-    # n segments show n * asked - lead - (n - 1) * shared frames.
-    needed = frames + lead
-    count = 1 + max(0, -((rule.maximum - needed) // (rule.maximum - shared)))
-    needed += (count - 1) * shared
+    # n > 1 segments show n * asked - lead - (n - 2) * shared - closing frames.
+    needed, count = frames + lead, 1
+    if needed > rule.maximum:
+        beyond = needed + closing - 2 * rule.maximum
+        count = 2 + max(0, -(-beyond // (rule.maximum - shared)))
+        needed += (count - 2) * shared + closing
     groups = max(0, -((count * rule.minimum - needed) // rule.multiple))
     # The first shows a frame too, of which a long lead could leave none.
     groups = max(groups, -((rule.minimum - lead - 1) // rule.multiple))
@@ -72,7 +87,7 @@ def segments_of(
     for index in range(count):
         here = min(groups, longest)
         groups -= here
-        skip = shared if index else lead
+        skip = lead if index == 0 else closing if index == count - 1 else shared
         segments.append(Segment(rule.minimum + here * rule.multiple, skip))
     last = segments[-1]
     if fixed_end:

@@ -32,7 +32,7 @@ from kinoloom.jobs.reuse import find_again
 from kinoloom.jobs.room import check_place
 from kinoloom.media.output import disk_errors, whole_file
 from kinoloom.planner.plan import Plan
-from kinoloom.store.clips import ClipRecord
+from kinoloom.store.clips import ClipRecord, boundary_name
 from kinoloom.store.jobs import JobChanges, JobRecord
 from kinoloom.store.statistics import REUSED
 
@@ -208,16 +208,18 @@ class ClipJob:
         return _Encoded(known.digest, str(known.data["poster"]))
 
     def _boundaries(self, best: _Take, folder: Path) -> dict[str, str]:
-        """The frame that a film goes on from, if the clip is a part of one that does."""
+        """The frames that a film goes on from, if the clip is a part of one that does."""
         shown = self._job.request.get("shown")
         if shown is None:
             return {}
+        count = int(self._job.request.get("kept") or 1)
+        name = boundary_name(shown, count)
         if (known := self._run.artefact("boundary")) is None:
-            target = folder / "boundary.png"
-            arguments = {"target": str(target), "shown": shown}
+            target = folder / "boundary"
+            arguments = {"target": str(target), "shown": shown, "count": count}
             self._see("boundary", best.plan, best.rendered, **arguments)
-            return {str(shown): self._run.keep_file("boundary", target, "frame", {})}
-        return {str(shown): str(known.digest)}
+            return {name: self._run.keep_file("boundary", target, "frame", {})}
+        return {name: str(known.digest)}
 
     def _poster(self, best: _Take, folder: Path) -> str:
         """The digest of the picture that stands for the clip."""

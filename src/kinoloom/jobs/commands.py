@@ -3,8 +3,8 @@
 Each command takes JSON and gives JSON; what is large lies in files that both sides name. A command
 that is asked to stop ends with Cancelled at its next step and leaves no partial file.
 
-What `score`, `poster` and `encode` are given as `frames` is a file of frames as a render leaves it,
-or a video that a service made: then `streamed` is how many frames that has, else None.
+What `score`, `poster`, `encode` and `boundary` are given as `frames` is a file of frames as a
+render leaves it, or a video: then `streamed` is how many frames that has, else None.
 """
 
 from __future__ import annotations
@@ -198,21 +198,22 @@ class Commands:
         return {}
 
     def _boundary(self, arguments: Arguments) -> dict[str, Any]:
-        from kinoloom.jobs.film_frames import write_boundary
+        from kinoloom.film.boundary import last_frames, write_boundary
 
-        write_boundary(
+        frames = last_frames(
             Path(arguments["frames"]),
-            int(arguments["shown"]),
-            Path(arguments["target"]),
+            int(arguments["count"]),
+            shown=int(arguments["shown"]),
             video=arguments.get("streamed") is not None,
         )
+        write_boundary(Path(arguments["target"]), frames, float(arguments["fps"]))
         return {}
 
     def _match(self, arguments: Arguments) -> dict[str, Any]:
         from kinoloom.jobs.film_frames import write_matched
 
-        paths = (Path(arguments[name]) for name in ("frame", "anchor", "target"))
-        write_matched(*paths)
+        paths = (Path(arguments[name]) for name in ("frames", "anchor", "target"))
+        write_matched(*paths, video=bool(arguments["video"]))
         return {}
 
     def _seam(self, arguments: Arguments) -> dict[str, Any]:

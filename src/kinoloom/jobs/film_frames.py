@@ -2,39 +2,33 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from kinoloom.film.boundary import last_frames
-from kinoloom.film.colour import match_colour
+from kinoloom.film.colour import match_colour, match_colours
 from kinoloom.film.sheet import Row, contact_sheet
 from kinoloom.film.stitch import stitch
 from kinoloom.film.timeline import write_timeline
 from kinoloom.jobs.film_cut import cut_from
-from kinoloom.jobs.frames_file import load_frames
 from kinoloom.media.images import load_image, save_png
-from kinoloom.media.reader import read_frames
+from kinoloom.media.lossless import save_lossless
+from kinoloom.media.reader import probe, read_frames
 from kinoloom.quality.seam import WINDOW, seam_score
 
 
-def write_boundary(frames: Path, shown: int, target: Path, *, video: bool) -> None:
-    """Write the last of the first `shown` frames as a PNG: of rendered ones, or of a video."""
-    if not video:
-        save_png(target, np.array(load_frames(frames)[shown - 1]))
-        return
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        (found,) = last_frames(frames, 1, Path(folder), shown=shown)
-        found.replace(target)
+def write_matched(frames: Path, anchor: Path, target: Path, *, video: bool) -> None:
+    """Write a picture, or a video as a whole, with the colours of another picture.
 
-
-def write_matched(frame: Path, anchor: Path, target: Path) -> None:
-    """Write a picture with the colours of another as a PNG. Raises InvalidMedia."""
-    save_png(target, match_colour(load_image(frame), load_image(anchor)))
+    Raises InvalidMedia and OutputFailed.
+    """
+    colours = load_image(anchor)
+    if video:
+        matched = match_colours(list(read_frames(frames)), colours)
+        save_lossless(target, matched, probe(frames).fps)
+    else:
+        save_png(target, match_colour(load_image(frames), colours))
 
 
 def score_seam(before: Path, shown: int, after: Path, skip: int) -> dict[str, Any]:

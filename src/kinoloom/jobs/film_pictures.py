@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from kinoloom.jobs.job_run import JobRun
-from kinoloom.store.clips import ClipRecord
+from kinoloom.store.clips import BOUNDARY, ClipRecord, boundary_name
 
 
 class Pictures:
@@ -32,39 +32,51 @@ class Pictures:
             self._given[path] = self._run.keep_file(name[:80], path, "input", {})
         return self._given[path]
 
-    def boundary(self, clip: ClipRecord, shown: int) -> str:
-        """The last of so many frames of a clip, without loss. Raises InvalidMedia."""
-        known = clip.boundaries.get(str(shown))
+    def boundary(self, clip: ClipRecord, shown: int, frames: int) -> str:
+        """The last `frames` of so many frames of a clip, without loss. Raises InvalidMedia.
+
+        Several are a video, one is a picture.
+        """
+        kept = clip.boundary(shown, frames)
+        if kept is not None and kept[0] == frames:
+            return kept[1]
+        name = boundary_name(shown, frames)
+        known = self._store.clips.derived(clip.id, f"{BOUNDARY}{name}")
         if known is not None:
             return known
-        kept = self._store.clips.derived(clip.id, f"boundary:{shown}")
-        if kept is not None:
-            return kept
+        if kept is None:
+            source, length = self._video(clip), clip.frames
+        else:
+            length = shown = kept[0]
+            source = self._store.assets.path(kept[1])
         digest = self._made(
-            f"{clip.id} {shown}",
+            f"{clip.id} {name}",
             "boundary",
-            {"frames": str(self._video(clip)), "shown": shown, "streamed": clip.frames},
+            {
+                "frames": str(source),
+                "streamed": length,
+                "fps": clip.fps,
+                "shown": shown,
+                "count": frames,
+            },
         )
-        self._store.clips.keep_derived(clip.id, f"boundary:{shown}", digest)
+        self._store.clips.keep_derived(clip.id, f"{BOUNDARY}{name}", digest)
         return digest
 
     def first(self, clip: ClipRecord) -> str:
         """The first frame of a clip. Raises InvalidMedia."""
-        return self._made(
-            f"{clip.id} first",
-            "boundary",
-            {"frames": str(self._video(clip)), "shown": 1, "streamed": clip.frames},
-        )
+        video = {"frames": str(self._video(clip)), "streamed": clip.frames, "fps": clip.fps}
+        return self._made(f"{clip.id} first", "boundary", {**video, "shown": 1, "count": 1})
 
-    def matched(self, picture: str, anchor: str) -> str:
-        """A picture with the colours of the anchor. Raises InvalidMedia."""
-        if picture == anchor:
-            return picture
+    def matched(self, frames: str, anchor: str, *, video: bool) -> str:
+        """A picture, or a video, with the colours of the anchor. Raises InvalidMedia."""
+        if frames == anchor:
+            return frames
         paths = {
             name: str(self._store.assets.path(d))
-            for name, d in (("frame", picture), ("anchor", anchor))
+            for name, d in (("frames", frames), ("anchor", anchor))
         }
-        return self._made(f"{picture} {anchor}", "match", paths)
+        return self._made(f"{frames} {anchor}", "match", {**paths, "video": video})
 
     def seam(self, before: ClipRecord, shown: int, after: ClipRecord, skip: int) -> float:
         """How well a clip goes on from another, of which so many frames are shown: 0 to 1."""
@@ -94,6 +106,6 @@ class Pictures:
         known = self._run.artefact(name)
         if known is not None and known.digest is not None:
             return known.digest
-        target = self._folder / f"{name.replace(':', '-')}.png"
+        target = self._folder / name.replace(":", "-")
         self._run.call(command, {**arguments, "target": str(target)}, light=True)
         return self._run.keep_file(name, target, "frame", {})

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kinoloom.errors import KinoloomError, NotFound, error_of
@@ -40,6 +40,19 @@ class ChildFailed(Exception):
         super().__init__(error.message)
         self.error = error
         self.waits = waits
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What must be there of a clip that a film goes on from.
+
+    Of its first `shown` frames, which are those that the film shows, the last `needed` ones, and
+    the last `kept` when it has to be made: no fewer, so that an edit of what follows finds them.
+    """
+
+    shown: int
+    needed: int
+    kept: int
 
 
 @dataclass(frozen=True)
@@ -93,13 +106,13 @@ class Children:
         name: str,
         request: VideoRequest,
         *,
-        shown: int | None = None,
-        kept: Mapping[str, Any] | None = None,
+        ending: Ending | None = None,
+        known: Mapping[str, Any] | None = None,
     ) -> Segment | None:
         """The finished segment of a request; None while it is made. Raises ChildFailed.
 
-        `name` tells equal requests of a film apart. With `shown` the clip must have kept, without
-        loss, the last of so many frames. `kept` is what the film's take knows of the segment.
+        `name` tells equal requests of a film apart. `ending` must have been kept of the clip,
+        without loss. `known` is what the film's take knows of the segment.
         """
         place = name, request.model_dump_json()
         child = self._asked.get(place)
@@ -110,7 +123,7 @@ class Children:
         if child.error is not None:
             raise child.error
         if child.done is None:
-            self._go_on(child, name, shown, kept)
+            self._go_on(child, name, ending, known)
         return child.done
 
     def pace(self) -> float | None:
@@ -130,18 +143,21 @@ class Children:
     # --- one child --------------------------------------------------------------------------
 
     def _go_on(
-        self, child: _Child, name: str, shown: int | None, kept: Mapping[str, Any] | None
+        self, child: _Child, name: str, ending: Ending | None, known: Mapping[str, Any] | None
     ) -> None:
         if child.job is None:
-            clip = self._there(child, shown, kept)
+            clip = self._there(child, ending, known)
             if clip is not None:
                 child.done = Segment(child.key, clip)
                 return
             if self._room(child.plan):
-                child.job = self._submitted(child, name, shown).id
+                child.job = self._submitted(child, name, ending).id
             return
         job = self._jobs.get(child.job)
         if job is None:  # handed in since the last look
+            return
+        if self._own and job.state == "held" and job.error is None:
+            self._begun(job)  # what it waited for was resolved, and no worker will take it up
             return
         try:
             child.done = self._done(child, job)
@@ -150,34 +166,36 @@ class Children:
             raise
 
     def _there(
-        self, child: _Child, shown: int | None, kept: Mapping[str, Any] | None
+        self, child: _Child, ending: Ending | None, known: Mapping[str, Any] | None
     ) -> ClipRecord | None:
         """The clip that was made before, if all that is needed of it is there."""
-        if kept is not None and kept.get("key") == child.key:
-            clip = self._store.clips.get(str(kept.get("clip")))
-            if clip is not None and clip.asset is not None and self._whole(clip, shown):
+        if known is not None and known.get("key") == child.key:
+            clip = self._store.clips.get(str(known.get("clip")))
+            if clip is not None and clip.asset is not None and self._whole(clip, ending):
                 return clip
         clip = find_again(child.plan, self._store, keep=True)
-        return clip if clip is not None and self._whole(clip, shown) else None
+        return clip if clip is not None and self._whole(clip, ending) else None
 
-    def _whole(self, clip: ClipRecord, shown: int | None) -> bool:
+    def _whole(self, clip: ClipRecord, ending: Ending | None) -> bool:
         """Whether a film can go on from a clip: a service's video is all there ever was of it."""
-        remote = bool(clip.plan.get("remote"))
-        return shown is None or remote or str(shown) in clip.boundaries
+        if ending is None or ending.needed == 0 or clip.plan.get("remote"):
+            return True
+        return clip.boundary(ending.shown, ending.needed) is not None
 
-    def _submitted(self, child: _Child, name: str, shown: int | None) -> JobRecord:
+    def _submitted(self, child: _Child, name: str, ending: Ending | None) -> JobRecord:
         """The segment's job, whichever run of the film's job handed it in."""
-        shot = name.partition("\n")[0]
-        part = FilmPart(film=self._film, parent=self._run.job.id, shot=shot, shown=shown)
+        part = FilmPart(self._film, self._run.job.id, name.partition("\n")[0])
+        if ending is not None:
+            part = replace(part, shown=ending.shown, kept=ending.kept)
         plan = child.plan
         if find_again(plan, self._store, keep=True) is not None:
-            # It is there without the frame to go on from, so it is made once more.
+            # It is there without the frames to go on from, so it is made once more.
             request = plan.request.model_copy(update={"cache": "bypass"})
             plan = plan.model_copy(update={"request": request})
         number = 0
         while True:
             number += 1
-            asked = f"{name}\n{child.key}\n{shown}\n{number}"
+            asked = f"{name}\n{child.key}\n{part.shown}:{part.kept}\n{number}"
             digest = hashlib.sha256(asked.encode()).hexdigest()
             job = self._service.submit(
                 child.request,
@@ -190,6 +208,10 @@ class Children:
             )
             if job.state != "succeeded" or self._clip(job) is not None:
                 break  # else its clip was removed
+        return self._begun(job)
+
+    def _begun(self, job: JobRecord) -> JobRecord:
+        """A job that goes on from where it is, here if this is a command's own process."""
         job = self._taken_up(job)
         if self._own and job.state == "queued":
             self._run.bench.run_now(job)
@@ -269,7 +291,7 @@ class Children:
 
     def _plan(self, request: VideoRequest) -> Plan:
         inputs = None
-        if request.image is not None or request.references:
+        if request.image is not None or request.video is not None or request.references:
             told = {"request": request.model_dump(mode="json")}
             answer = self._run.call("inputs", told, light=True)
             inputs = Inputs.model_validate(answer["inputs"])

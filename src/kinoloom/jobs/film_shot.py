@@ -7,18 +7,15 @@ are made too. In chaining, a take whose seam is seen is tried again with other s
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
 from kinoloom.errors import KinoloomError
-from kinoloom.film.board import ShotSpec, Storyboard
+from kinoloom.film.identity import after, how
 from kinoloom.film.making import Way
-from kinoloom.film.shots import said
 from kinoloom.jobs.film_pictures import Pictures
-from kinoloom.jobs.film_segments import ChildFailed, Children, Segment
+from kinoloom.jobs.film_segments import ChildFailed, Children, Ending, Segment
 from kinoloom.jobs.job_run import JobRun
 from kinoloom.request_checks import MAX_SEED
 from kinoloom.store.films import FilmTake
@@ -35,6 +32,8 @@ class ShotRun:
     unknown_price = False
     chained = False
     after: ShotRun | None = None
+    keyframes: dict[str, str]
+    """The clips of the pictures made for the film, by shot; all its shots have the same one."""
 
     def __init__(
         self,
@@ -63,6 +62,11 @@ class ShotRun:
         self._opening: Segment | None = None
         self._there = 0
         self._waits = False
+        # Whether what it begins with will not come.
+        self._blocked = False
+        # Its takes as they are since this run changed them: nobody else does meanwhile.
+        self._changed: dict[int, FilmTake] = {}
+        self._picture: str | None = None
 
     @property
     def over(self) -> bool:
@@ -82,14 +86,18 @@ class ShotRun:
     @property
     def anchor(self) -> str | None:
         """The picture whose colours hold from this shot on, as soon as it is known."""
-        if self.way.start in ("before", "none") and self._before is not None:
-            return self._before.anchor
-        if self.way.start == "given" and self.way.shot.start is not None:
-            return self._pictures.given(self.way.shot.start)
-        return None if self._opening is None else self._pictures.first(self._opening.clip)
+        first = self
+        while first.way.start in ("before", "none") and first._before is not None:
+            first = first._before
+        if first.way.start == "given" and first.way.shot.start is not None:
+            return self._pictures.given(first.way.shot.start)
+        return None if first._opening is None else self._pictures.first(first._opening.clip)
 
     def go_on(self) -> None:
-        """Do what can be done now; never waits for a clip."""
+        """Do what can be done now; never waits for a clip. The shot before went on already."""
+        before = self._before
+        if self.way.goes_on and before is not None:
+            self._blocked = before.failed is not None or before._blocked
         if self.over:
             return
         try:
@@ -162,32 +170,31 @@ class ShotRun:
         start, end = self._start(), self._end()
         if (way.start != "none" and start is None) or (way.end != "none" and end is None):
             return None
-        take = self._store.films.takes(self._film, way.shot.id)[take.number - 1]
+        take = self._changed.get(take.number, take)
         if take.upstream != (start or "") and self.chained:
             take = self._update(take, upstream=start or "", segments=[], seam=None)
         found: list[Segment] = []
-        for number, segment in enumerate(way.segments):
-            image = start if number == 0 else self._handed(found[-1], number - 1)
+        for number in range(len(way.segments)):
+            begin = start if number == 0 else self._handed(found[-1], number - 1)
             request = way.request(
                 number,
                 seed=take.seed,
                 prompt=take.prompt,
-                image=self._pictures.path(image) if image is not None else None,
+                start=self._pictures.path(begin) if begin is not None else None,
                 end=self._pictures.path(end) if end is not None else None,
                 unknown_price=self.unknown_price,
             )
             known = take.segments[number] if number < len(take.segments) else None
-            goes_on = number + 1 < len(way.segments) or (
-                self.chained and self.after is not None and self.after.way.goes_on
-            )
             made = self._children.segment(
                 self._name(f"{take.number}:{number}"),
                 request,
-                shown=segment.asked - segment.trim if goes_on else None,
-                kept=known,
+                ending=self._ending(number),
+                known=known,
             )
             if made is None:
                 self._waits = True
+                if found:
+                    self._noted(take, found)
                 return None
             found.append(made)
             if self.take is not None and take.number == self.take.number:
@@ -198,12 +205,20 @@ class ShotRun:
         return found
 
     def _noted(self, take: FilmTake, found: Sequence[Segment]) -> FilmTake:
-        """Write down what a take is made of."""
+        """Write down what a take is made of, as far as it is."""
         segments = [
-            {"key": made.key, "clip": made.clip.id, "asked": segment.asked}
-            for made, segment in zip(found, self.way.segments, strict=True)
+            {
+                "key": made.key,
+                "clip": made.clip.id,
+                "asked": part.asked,
+                "how": how(self.way, number),
+            }
+            for number, (made, part) in enumerate(zip(found, self.way.segments, strict=False))
         ]
-        if [dict(s) for s in take.segments] == segments:
+        before = self._before
+        if self.way.goes_on and before is not None:
+            segments[0]["after"] = after(before.way, before.clips[-1].clip.id, self.way)
+        if [dict(s) for s in take.segments[: len(found)]] == segments:
             return take
         worst = min(found, key=lambda made: float(made.clip.scores.get("overall") or 0))
         costs = [made.clip.cost for made in found if made.clip.cost is not None]
@@ -216,7 +231,9 @@ class ShotRun:
         )
 
     def _update(self, take: FilmTake, **changes: Any) -> FilmTake:
-        return self._store.films.update_take(self._film, take.shot, take.number, **changes)
+        changed = self._store.films.update_take(self._film, take.shot, take.number, **changes)
+        self._changed[take.number] = changed
+        return changed
 
     # --- pictures ---------------------------------------------------------------------------
 
@@ -244,12 +261,14 @@ class ShotRun:
 
         It is made once: a shot's new words leave it, and with it the shot before, as they are.
         """
-        film = self._store.films.get(self._film)
-        known = film.keyframes.get(self.way.shot.id) if film is not None else None
+        if self._picture is not None:
+            return self._picture
+        shot = self.way.shot
+        known = self.keyframes.get(shot.id)
         clip = self._store.clips.get(known) if known is not None else None
         if clip is not None and clip.poster is not None and self._fits(clip.width, clip.height):
-            return clip.poster
-        shot = self.way.shot
+            self._picture = clip.poster
+            return self._picture
         request = self.way.still(
             seed=shot.seed if shot.seed is not None else shot.index,
             prompt=shot.prompt,
@@ -259,21 +278,46 @@ class ShotRun:
         if made is None:
             return None
         self._store.films.keep_keyframe(self._film, shot.id, made.clip.id)
-        return made.clip.poster
+        self.keyframes[shot.id] = made.clip.id
+        self._picture = made.clip.poster
+        return self._picture
 
     def _fits(self, width: int, height: int) -> bool:
         return abs(width / height - self.way.size[0] / self.way.size[1]) < 0.01
 
-    def handed_on(self) -> str:
-        """The picture that the next shot begins with."""
+    def handed_on(self) -> str | None:
+        """The frames that the next shot begins with."""
         return self._handed(self.clips[-1], len(self.way.segments) - 1)
 
-    def _handed(self, made: Segment, number: int) -> str:
-        """The last frame that the film shows of a segment, for the next one to begin with."""
-        segment = self.way.segments[number]
-        picture = self._pictures.boundary(made.clip, segment.asked - segment.trim)
+    def _handed(self, made: Segment, number: int) -> str | None:
+        """The last frames that the film shows of a segment, for the next one to begin with.
+
+        None where that begins with nothing.
+        """
+        frames = self._wanted(number)
+        if frames == 0:
+            return None
+        shown = self.way.segments[number].end
+        last = self._pictures.boundary(made.clip, shown, frames)
         anchor = self.anchor if self.chained else None
-        return picture if anchor is None else self._pictures.matched(picture, anchor)
+        if anchor is None:
+            return last
+        return self._pictures.matched(last, anchor, video=frames > 1)
+
+    def _wanted(self, number: int) -> int:
+        """How many of a segment's last frames the next one begins with."""
+        if number + 1 < len(self.way.segments):
+            return self.way.context(number + 1)
+        after = self.after.way if self.chained and self.after is not None else None
+        return after.context(0) if after is not None and after.goes_on else 0
+
+    def _ending(self, number: int) -> Ending | None:
+        """What must be kept of a segment's clip, if a chain may go on from it."""
+        needed = self._wanted(number)
+        if not needed and not self.chained:
+            return None
+        kept = max(needed, self.way.kept(number))
+        return Ending(self.way.segments[number].end, needed, kept)
 
     # --- seams ------------------------------------------------------------------------------
 
@@ -317,42 +361,12 @@ class ShotRun:
         last = before.way.segments[-1]
         return self._pictures.seam(
             before.clips[-1].clip,
-            last.asked - last.trim,
+            last.end,
             clips[0].clip,
             self.way.segments[0].skip,
         )
 
     # --- the rest ---------------------------------------------------------------------------
 
-    @property
-    def _blocked(self) -> bool:
-        """Whether what it begins with will not come."""
-        before = self._before
-        return (
-            self.way.goes_on
-            and before is not None
-            and (before.failed is not None or before._blocked)
-        )
-
     def _name(self, what: str) -> str:
         return f"{self.way.shot.id}\n{what}"
-
-
-def spec_of(board: Storyboard, spec: ShotSpec, way: Way) -> str:
-    """The hash of what the storyboard says of a shot that a take belongs to: words and pictures.
-
-    Its place, length and effort are not among it: a take that was chosen outlives their change.
-    """
-    shot = way.shot
-    seed = said(board, spec, "seed")
-    content = {
-        "prompt": shot.prompt,
-        "negative": shot.negative,
-        "seed": seed if seed is not None else ["film", board.seed],
-        "model": shot.model,
-        "backend": shot.backend,
-        "pictures": [str(path) for path in (spec.start, spec.end, spec.keyframe)],
-        "references": [str(path) for path in shot.references],
-    }
-    text = json.dumps(content, sort_keys=True, ensure_ascii=True)
-    return hashlib.sha256(text.encode("ascii", "backslashreplace")).hexdigest()

@@ -37,7 +37,9 @@ _SAME = (
 )
 _JSON = ("request", "plan", "timings", "scores", "versions")
 _VIDEO, _POSTER = "video", "poster"
-_INPUT, _TAKE, _BOUNDARY = "input:", "take:", "boundary:"
+_INPUT, _TAKE = "input:", "take:"
+BOUNDARY = "boundary:"
+"""Before the names of `boundary_name`, where what is derived from a clip is kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +52,9 @@ class ClipRecord:
     of the asset for each field of the request that named a file, `poster` that of its picture.
     `takes` are the candidates that the clip was chosen from: seed, scores and the asset of each.
     `asset` is the digest of the video itself where the store has it, and then perhaps the only
-    place: `path` is just a name then. `boundaries` are pictures that a film goes on from, by how
-    many frames of the clip it shows: the digest of the last of them, without loss. `owner` is the
+    place: `path` is just a name then. `boundaries` are what a film goes on from, without loss: the
+    digests of a picture of the last frame that it shows, or of a video of several, by the names of
+    `boundary_name`. `owner` is the
     id of the key that asked for the clip and `job_id` the job that made it; either may be forgotten
     by now. `attempts` are what was tried elsewhere for it, in order, as JSON objects (backend,
     model, error, cost...), and `cost` what all of that was charged, in `currency`; None where
@@ -94,6 +97,18 @@ class ClipRecord:
         """The request's prompt; empty without one."""
         return str(self.request.get("prompt") or "")
 
+    def boundary(self, shown: int, frames: int) -> tuple[int, str] | None:
+        """What holds at least the last `frames` of the first `shown` frames, without loss.
+
+        The fewest there are, and the digest; None where they were not kept.
+        """
+        kept = {}
+        for name, digest in self.boundaries.items():
+            of, _, count = name.partition(":")
+            if of == str(shown) and int(count or 1) >= frames:
+                kept[int(count or 1)] = digest
+        return min(kept.items(), default=None)
+
     def as_dict(self) -> dict[str, Any]:
         """The record as JSON-ready data."""
         data = {item.name: getattr(self, item.name) for item in fields(self)}
@@ -111,6 +126,11 @@ class ClipRecord:
                 "created_at": self.created_at.astimezone(UTC).isoformat(),
             }
         )
+
+
+def boundary_name(shown: int, frames: int) -> str:
+    """The name of the last `frames` of a clip's first `shown`: ``25``, or ``25:9`` of several."""
+    return f"{shown}:{frames}" if frames > 1 else str(shown)
 
 
 @dataclass(frozen=True)
@@ -243,7 +263,7 @@ def insert_clip(session: Session, record: ClipRecord) -> None:
     """Keep a record in a transaction of the caller's; raises as `Clips.add` does."""
     roles = {f"{_INPUT}{name}": digest for name, digest in record.inputs.items()}
     roles |= {f"{_TAKE}{take['seed']}": take["asset"] for take in record.takes}
-    roles |= {f"{_BOUNDARY}{shown}": digest for shown, digest in record.boundaries.items()}
+    roles |= {f"{BOUNDARY}{shown}": digest for shown, digest in record.boundaries.items()}
     for role, digest in ((_POSTER, record.poster), (_VIDEO, record.asset)):
         if digest is not None:
             roles[role] = digest
@@ -280,7 +300,7 @@ def _record(row: ClipRow) -> ClipRecord:
         takes=tuple(row.takes),
         attempts=tuple(row.attempts or ()),
         inputs=_named(roles, _INPUT),
-        boundaries=_named(roles, _BOUNDARY),
+        boundaries=_named(roles, BOUNDARY),
         poster=roles.get(_POSTER),
         asset=roles.get(_VIDEO),
         owner=row.owner or None,

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from kinoloom.errors import InvalidMedia, InvalidRequest, KinoloomError
-from kinoloom.film.boundary import MAX_FRAMES, last_frames
+from kinoloom.film.boundary import MAX_FRAMES, last_frames, write_boundary
 from kinoloom.media.images import load_image
-from kinoloom.media.reader import read_frames
+from kinoloom.media.reader import probe, read_frames
 from kinoloom.media.writer import write_video
 
 
@@ -33,17 +33,14 @@ def array(frames: np.ndarray, tmp_path: Path) -> Path:
     return file
 
 
-def read(files: list[Path]) -> np.ndarray:
-    return np.stack([load_image(file) for file in files])
-
-
 @pytest.mark.parametrize(("count", "shown"), [(1, None), (5, None), (14, None), (1, 9), (3, 9)])
 def test_the_model_s_own_frames_come_back_to_the_bit(
     array: Path, frames: np.ndarray, tmp_path: Path, count: int, shown: int | None
 ) -> None:
     end = len(frames) if shown is None else shown
-    files = last_frames(array, count, tmp_path / "boundary", shown=shown)
-    assert np.array_equal(read(files), frames[end - count : end])
+    assert np.array_equal(
+        last_frames(array, count, shown=shown, video=False), frames[end - count : end]
+    )
 
 
 @pytest.mark.parametrize("kind", ["mp4", "webm", "png", "gif"])
@@ -53,24 +50,27 @@ def test_a_video_s_last_frames_are_those_of_a_full_decode(
 ) -> None:
     video = tmp_path / ("clip" if kind == "png" else f"clip.{kind}")
     write_video(video, frames, 12, format=kind)  # type: ignore[arg-type]
-    files = last_frames(video, count, tmp_path / "boundary", shown=shown)
     whole = list(read_frames(video))[:shown]
-    assert np.array_equal(read(files), np.stack(whole[-count:]))
+    assert np.array_equal(last_frames(video, count, shown=shown, video=True), whole[-count:])
 
 
-def test_the_files_are_in_order_of_their_names(array: Path, tmp_path: Path) -> None:
-    files = last_frames(array, 12, tmp_path / "boundary")
-    assert files == sorted(files, key=lambda file: file.name)
-    assert files == sorted((tmp_path / "boundary").iterdir())
-
-
-def test_the_pictures_carry_nothing_that_a_reader_would_convert_by(
-    array: Path, tmp_path: Path
+def test_a_picture_carries_nothing_that_a_reader_would_convert_by(
+    frames: np.ndarray, tmp_path: Path
 ) -> None:
-    [file] = last_frames(array, 1, tmp_path)
-    with Image.open(file) as picture:
+    write_boundary(tmp_path / "one", [frames[0]], 12)
+    assert np.array_equal(load_image(tmp_path / "one"), frames[0])
+    with Image.open(tmp_path / "one") as picture:
         assert picture.mode == "RGB"
         assert picture.info == {}
+
+
+def test_several_frames_are_a_video_that_gives_them_back_to_the_bit(
+    frames: np.ndarray, tmp_path: Path
+) -> None:
+    write_boundary(tmp_path / "several", list(frames[-9:]), 12)
+    info = probe(tmp_path / "several")
+    assert (info.frames, info.fps, info.width, info.height) == (9, 12, 64, 48)
+    assert np.array_equal(list(read_frames(tmp_path / "several")), frames[-9:])
 
 
 def test_only_the_last_frames_of_a_long_clip_are_read(tmp_path: Path) -> None:
@@ -79,10 +79,10 @@ def test_only_the_last_frames_of_a_long_clip_are_read(tmp_path: Path) -> None:
     long[-1] = 7
     del long
     tracemalloc.start()
-    [last] = last_frames(file, 1, tmp_path)
+    [last] = last_frames(file, 1, video=False)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert (load_image(last) == 7).all()
+    assert (last == 7).all()
     assert peak < 5_000_000
 
 
@@ -98,8 +98,7 @@ def test_more_frames_than_there_are_is_a_mistake(
         source = tmp_path / "clip.mp4"
         write_video(source, frames, 12, format="mp4")
     with pytest.raises(InvalidRequest):
-        last_frames(source, count, tmp_path / "boundary", shown=shown)
-    assert not (tmp_path / "boundary").exists()
+        last_frames(source, count, shown=shown, video=kind == "mp4")
 
 
 def saved(write: Callable[[io.BytesIO], object]) -> bytes:
@@ -134,25 +133,25 @@ def test_a_file_that_holds_no_frames_is_named(tmp_path: Path, content: bytes, na
     file = tmp_path / name
     file.write_bytes(content)
     with pytest.raises(InvalidMedia, match=name):
-        last_frames(file, 1, tmp_path / "boundary")
+        last_frames(file, 1, video=name == "clip.mp4")
 
 
 @pytest.mark.parametrize("name", ["frames.npy", "clip.mp4"])
 def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
     with pytest.raises(InvalidMedia, match=name):
-        last_frames(tmp_path / name, 1, tmp_path)
+        last_frames(tmp_path / name, 1, video=name == "clip.mp4")
 
 
 def test_frames_that_do_not_fit_into_memory_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "huge.npy"
     np.lib.format.open_memmap(file, "w+", np.uint8, (20, 4000, 8000, 3))  # sparse on the disk
     with pytest.raises(InvalidMedia, match="memory"):
-        last_frames(file, 20, tmp_path / "boundary")
+        last_frames(file, 20, video=False)
 
 
 def test_every_mistake_says_what_to_do(tmp_path: Path) -> None:
     file = tmp_path / "frames.npy"
     file.write_bytes(b"just words")
     with pytest.raises(KinoloomError) as caught:
-        last_frames(file, 1, tmp_path)
+        last_frames(file, 1, video=False)
     assert caught.value.hints

@@ -82,12 +82,16 @@ def test_a_model_that_makes_no_more_than_is_shared(shared: int, lead: int) -> No
         segments_of(100, WAN, shared=shared, lead=lead)
 
 
-@given(st.integers(1, 3000), rules, st.integers(0, 12), st.integers(0, 12), st.booleans())
+shares = st.integers(0, 12)
+
+
+@given(st.integers(1, 3000), rules, shares, shares, shares | st.none(), st.booleans())
 def test_exact_allowed_fewest_and_least(
-    frames: int, rule: FrameRule, shared: int, lead: int, fixed: bool
+    frames: int, rule: FrameRule, shared: int, lead: int, closing: int | None, fixed: bool
 ) -> None:
-    assume(max(shared, lead) < rule.maximum)
-    found = segments_of(frames, rule, shared=shared, lead=lead, fixed_end=fixed)
+    assume(max(shared, lead, closing or 0) < rule.maximum)
+    found = segments_of(frames, rule, shared=shared, lead=lead, closing=closing, fixed_end=fixed)
+    closing = shared if closing is None else closing
     count, asked = len(found), sum(segment.asked for segment in found)
     # Exactly the frames of the shot.
     assert sum(segment.frames for segment in found) == frames
@@ -95,15 +99,18 @@ def test_exact_allowed_fewest_and_least(
     # Only what the model makes.
     assert all(rule.allows(segment.asked) for segment in found)
     # Each join has what it shares, on both of its sides.
-    assert [segment.skip for segment in found] == [lead] + [shared] * (count - 1)
-    assert all(segment.asked > shared for segment in found[1:])
-    assert all(segment.asked > shared for segment in found[:-1])
+    shares = [shared] * (count - 2) + [closing] * (count > 1)
+    assert [segment.skip for segment in found] == [lead, *shares]
+    for share, (before, after) in zip(shares, itertools.pairwise(found), strict=True):
+        assert before.asked > share or share > shared
+        assert after.asked > share
     # Only the last leaves out more.
     assert all(not segment.trim and not segment.drop for segment in found[:-1])
     # One segment less cannot hold the shot.
-    assert count == 1 or (count - 1) * rule.maximum - (count - 2) * shared - lead < frames
+    fewer = [shared] * (count - 3) + [closing] * (count > 2)
+    assert count == 1 or (count - 1) * rule.maximum - sum(fewer) - lead < frames
     # One step less of the model's rule cannot either.
-    excess = asked - lead - (count - 1) * shared - frames
+    excess = asked - lead - sum(shares) - frames
     assert excess >= 0
     shortest = asked == count * rule.minimum or found[0].asked - rule.multiple <= lead
     assert excess < rule.multiple or shortest

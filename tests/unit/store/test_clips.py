@@ -15,7 +15,7 @@ from sqlalchemy import create_engine, text
 
 from kinoloom.errors import InvalidMedia
 from kinoloom.store import DATABASE_NAME, Store
-from kinoloom.store.clips import ClipRecord, ClipTotals
+from kinoloom.store.clips import ClipRecord, ClipTotals, boundary_name
 from kinoloom.store.measurements import Measurement
 from kinoloom.store.schema import MIGRATIONS
 
@@ -292,3 +292,14 @@ def test_no_change_to_a_record_without_replace() -> None:
     change: Callable[[], None] = lambda: setattr(record(), "seed", 1)  # noqa: E731
     with pytest.raises(dataclasses.FrozenInstanceError):
         change()
+
+
+def test_what_a_film_goes_on_from_is_found_by_how_much_of_it_is_wanted() -> None:
+    kept = {boundary_name(25, 1): "one", boundary_name(25, 9): "nine", boundary_name(17, 17): "all"}
+    assert kept.keys() == {"25", "25:9", "17:17"}
+    clip = record(boundaries=kept)
+    assert clip.boundary(25, 1) == (1, "one")
+    assert clip.boundary(25, 5) == clip.boundary(25, 9) == (9, "nine")
+    assert clip.boundary(17, 1) == (17, "all")
+    assert clip.boundary(25, 10) is None
+    assert clip.boundary(2, 1) is None
