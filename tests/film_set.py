@@ -13,7 +13,8 @@ from kinoloom.film.board import ShotDefaults, ShotSpec, Storyboard
 from kinoloom.jobs.film_service import FilmService
 from kinoloom.jobs.service import JobService
 from kinoloom.jobs.worker import Worker
-from kinoloom.planner.inputs import ImageInput, Inputs, file_digest
+from kinoloom.planner.inputs import ImageInput, Inputs, VideoInput, file_digest
+from kinoloom.store.films import waits
 from kinoloom.store.jobs import FINISHED, JobRecord
 from kinoloom.store.store import Store
 from stand_in import Message, StandIn, until
@@ -28,21 +29,28 @@ class FilmStandIn(StandIn):
     seams: Callable[[str], float] = lambda _after: 1.0
 
     def _inputs(self, arguments: Mapping[str, Any], tell: object, check: object) -> Message:
-        path = Path(arguments["request"]["image"])
+        asked = arguments["request"]
+        if asked["video"] is not None:
+            path = Path(asked["video"])
+            size = {"width": 256, "height": 160, "fps": 12.0}
+            video = VideoInput(path=path, frames=_frames(path), digest=file_digest(path), **size)
+            return {"inputs": Inputs(video=video).model_dump(mode="json")}
+        path = Path(asked["image"])
         image = ImageInput(path=path, width=256, height=160, digest=file_digest(path))
-        last = arguments["request"]["last_image"]
+        last = asked["last_image"]
         end = last and image.model_copy(
             update={"path": Path(last), "digest": file_digest(Path(last))}
         )
         return {"inputs": Inputs(image=image, last_image=end).model_dump(mode="json")}
 
     def _boundary(self, arguments: Mapping[str, Any], tell: object, check: object) -> Message:
-        words = Path(arguments["frames"]).read_text()
-        Path(arguments["target"]).write_text(f"frame {arguments['shown']} of {words}")
+        words, count = Path(arguments["frames"]).read_text(), arguments["count"]
+        which = f"{count} frames to" if count > 1 else "frame"
+        Path(arguments["target"]).write_text(f"{which} {arguments['shown']} of {words}")
         return {}
 
     def _match(self, arguments: Mapping[str, Any], tell: object, check: object) -> Message:
-        words = [Path(arguments[name]).read_text() for name in ("frame", "anchor")]
+        words = [Path(arguments[name]).read_text() for name in ("frames", "anchor")]
         Path(arguments["target"]).write_text(" like ".join(words))
         return {}
 
@@ -55,6 +63,13 @@ class FilmStandIn(StandIn):
         Path(arguments["target"]).write_text("\n".join(words))
         numbers = {"copied": 0, "encoded": len(words), "notes": []}
         return {"frames": cut["frames"], "seconds": 1.0} | numbers
+
+
+def _frames(video: Path) -> int:
+    """How many frames a boundary has that `FilmStandIn` wrote."""
+    count, _, rest = video.read_text().partition(" frames to ")
+    assert rest, "a boundary of several frames"
+    return int(count)
 
 
 class FilmSet:
@@ -79,9 +94,9 @@ class FilmSet:
         return Storyboard(**{**fields, "defaults": ShotDefaults(steps=8), "shots": shots, **more})
 
     def render(self, film: str, state: str = "succeeded") -> JobRecord:
-        """The film's job when it has ended, as it should."""
+        """The film's job when it has ended, or waits for its user, as it should."""
         job = self.films.render(film)
-        until(lambda: self.jobs.get(job.id).state in FINISHED)
+        until(lambda: self.jobs.get(job.id).state in FINISHED or waits(self.jobs.get(job.id)))
         job = self.jobs.get(job.id)
         assert job.state == state, job.error
         return job

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from kinoloom.film.board import Storyboard
     from kinoloom.film.plan import FilmPlan
     from kinoloom.jobs.film_names import FilmNames
-    from kinoloom.jobs.film_service import ExportFormat, FilmService, FilmStatus
+    from kinoloom.jobs.film_service import ExportFormat, FilmService
+    from kinoloom.jobs.film_status import FilmStatus
     from kinoloom.store.films import FilmRecord, FilmTake
 
 FILM_FORMATS = ("mp4", "webm", "prores", "png")

@@ -12,7 +12,7 @@ from kinoloom.terminal_film import film_plan_lines, money, status_line
 
 if TYPE_CHECKING:
     from kinoloom.film.plan import FilmPlan, PlannedShot
-    from kinoloom.jobs.film_service import FilmStatus
+    from kinoloom.jobs.film_status import FilmStatus
     from kinoloom.store.films import FilmRecord, FilmTake
 
 _PROMPT = 40
@@ -28,6 +28,8 @@ def show_film_plan(plan: FilmPlan) -> None:
     for shot in plan.shots:
         for warning in shot.warnings:
             write(f"- {shot.id}: {warning}")
+        if shot.fallbacks:
+            write(f"- {shot.id}: if it fails, {', '.join(shot.fallbacks)}")
     for line in film_plan_lines(plan):
         write(line)
 
@@ -62,7 +64,7 @@ def show_status(status: FilmStatus) -> None:
             (
                 str(shot["id"]),
                 str(shot["state"]),
-                f"{shot['done']} of {shot['segments']}",
+                f"{shot['done']} of {shot['segments']}, {' '.join(dict.fromkeys(shot['tasks']))}",
                 _chosen(shot),
                 cut(str(shot["title"] or shot["prompt"]), _PROMPT),
             )
@@ -106,8 +108,10 @@ def take_line(take: FilmTake) -> str:
 
 
 def _planned(shot: PlannedShot) -> tuple[str, ...]:
-    asked = "+".join(map(str, shot.segments))
+    each = zip(shot.segments, shot.tasks, strict=True)
+    asked = " + ".join(f"{frames} {task}" for frames, task in each)
     takes = f" x{shot.candidates}" if shot.candidates > 1 else ""
+    takes += f", {shot.takes} more takes" if shot.takes else ""
     there = f", {shot.reused} there" if shot.reused else ""
     time = "-" if shot.seconds is None else duration(shot.seconds)
     return (

@@ -12,7 +12,7 @@ from kinoloom.terminal import duration, print_error, write, write_json
 if TYPE_CHECKING:
     from kinoloom.errors import KinoloomError
     from kinoloom.film.plan import FilmPlan
-    from kinoloom.jobs.film_service import FilmStatus
+    from kinoloom.jobs.film_status import FilmStatus
 
 
 class FilmView(Protocol):
@@ -165,6 +165,7 @@ class JsonFilmView:
                 "step": status.step,
                 "eta": status.eta,
                 "spent": status.spent,
+                "reserved": status.reserved,
                 "currency": status.currency,
             }
         )
@@ -186,6 +187,8 @@ def film_plan_lines(plan: FilmPlan) -> list[str]:
     costs = str(plan.cost)
     if plan.cost.amount is None and plan.known:
         costs += f", at least {money(plan.known, plan.cost.currency)}"
+    if plan.spent:
+        costs += f"; {money(plan.spent, plan.cost.currency)} spent before"
     if plan.budget is not None:
         budget = money(plan.budget, plan.cost.currency)
         costs += f"; budget {budget}" + ("" if plan.fits else ", which is too little")
@@ -223,5 +226,6 @@ def counted_shots(count: int) -> str:
 
 
 def _spent(status: FilmStatus) -> str:
-    spent = Decimal(status.spent or "0")
-    return f"{money(spent, status.currency)} spent" if spent else ""
+    amounts = {"spent": Decimal(status.spent), "reserved": Decimal(status.reserved)}
+    told = (f"{money(amount, status.currency)} {n}" for n, amount in amounts.items() if amount)
+    return ", ".join(told)

@@ -19,7 +19,7 @@ from kinoloom.film.board import Storyboard
 from kinoloom.film_api import Film, FilmTarget, films_of, format_for
 from kinoloom.jobs.film_here import FilmHere
 from kinoloom.jobs.film_names import FilmNames
-from kinoloom.jobs.film_service import FilmStatus
+from kinoloom.jobs.film_status import FilmStatus
 from kinoloom.jobs.planning import machine_of
 from kinoloom.store.films import FilmRecord
 from kinoloom.store.held import held_store
@@ -568,6 +568,7 @@ def test_progress_is_told_by_shots(story: Path, capsys: pytest.CaptureFixture[st
     status = status_of(made_of(story), done=1, step="second", eta=80.0, spent="0.6")
     line = "1 of 2 shots done, second, 1 min 20 s left, 0.60 USD spent"
     assert status_line(status) == line
+    assert status_line(replace(status, reserved="0.4")) == line + ", 0.40 USD reserved"
     view = PlainFilmView()
     for _ in range(3):
         view.film(status)

@@ -17,6 +17,8 @@ from kinoloom.request import Tier
 
 Mode = Literal["keyframe", "chaining"]
 TransitionKind = Literal["cut", "crossfade", "fade"]
+OnFailure = Literal["wait", "fallback", "fail"]
+"""What happens when a shot cannot be made; see `Storyboard`."""
 
 MAX_SHOTS = 1000
 DEFAULT_FPS = 24.0
@@ -94,6 +96,7 @@ class ShotDefaults(Part):
     characters: tuple[str, ...] | None = None
     transition: Transition | None = None
     candidates: int | None = None
+    on_failure: OnFailure | None = None
 
 
 class ShotSpec(ShotDefaults):
@@ -119,6 +122,10 @@ class Storyboard(Part):
 
     `size` is None where the model is to decide it; `budget` is the most that all of it may cost;
     `keyframe_model` makes the pictures at boundaries for which none is given.
+
+    `on_failure` says what happens with a shot that cannot be made, while the others are: the film
+    may `wait` for its user, another backend may make the shot (`fallback`; where none can, the film
+    waits), or the film may `fail`.
     """
 
     title: str = "Untitled"
@@ -130,6 +137,7 @@ class Storyboard(Part):
     seed: int | None = None
     budget: Decimal | None = None
     keyframe_model: str | None = None
+    on_failure: OnFailure = "wait"
     defaults: ShotDefaults = ShotDefaults()
     characters: dict[str, Character] = {}
     audio: FilmAudio = FilmAudio()

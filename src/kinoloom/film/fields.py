@@ -14,7 +14,13 @@ from typing import Any, get_args
 
 from kinoloom import request_checks as check
 from kinoloom.errors import InvalidMedia, InvalidRequest, Problem, nearest_names
-from kinoloom.film.board import DEFAULT_TRANSITION, MAX_SHOTS, Mode, TransitionKind
+from kinoloom.film.board import (
+    DEFAULT_TRANSITION,
+    MAX_SHOTS,
+    Mode,
+    OnFailure,
+    TransitionKind,
+)
 from kinoloom.film.relations import Mistake, Place
 from kinoloom.media.localfile import check_file
 from kinoloom.request import Tier
@@ -288,6 +294,7 @@ _DEFAULTS: Mapping[str, Take] = {
     "characters": _names,
     "transition": _transition,
     "candidates": _number(check.whole(1, check.MAX_CANDIDATES)),
+    "on_failure": _plain(check.choice(get_args(OnFailure))),
 }
 _SHOT: Mapping[str, Take] = {
     "id": _plain(_id),
@@ -329,6 +336,7 @@ _FILM: Mapping[str, Take] = {
     "seed": _number(check.whole(0, check.MAX_SEED)),
     "budget": _plain(check.money),
     "keyframe_model": _plain(check.name),
+    "on_failure": _plain(check.choice(get_args(OnFailure))),
     "defaults": _part(_DEFAULTS),
     "characters": _characters,
     "audio": _part(_FILM_AUDIO),

@@ -10,6 +10,7 @@ import math
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 from kinoloom.film.board import (
     DEFAULT_DURATION,
     Character,
+    OnFailure,
     ShotAudio,
     ShotSpec,
     Storyboard,
@@ -37,6 +39,8 @@ class Shot:
         frames, fps, size: how long and how large; size is None where the model is to decide.
         seed: None where neither the shot nor the film has one.
         model, backend, steps, guidance, tier, candidates: as in `VideoRequest`.
+        on_failure: what happens when it cannot be made.
+        max_cost: the film's budget, out of which another backend may be paid for it.
         start, end: the pictures at its first and its last frame, where they are given. At a cut in
             the mode `keyframe` the end of a shot is the start of the next, whichever names it.
         references: the pictures of its characters, each once.
@@ -59,6 +63,8 @@ class Shot:
     guidance: float | None
     tier: Tier
     candidates: int
+    on_failure: OnFailure
+    max_cost: Decimal | None
     start: Path | None
     end: Path | None
     references: tuple[Path, ...]
@@ -92,7 +98,7 @@ def said(board: Storyboard, spec: ShotSpec, name: str) -> Any:
     own = getattr(spec, name)
     if own is None:
         own = getattr(board.defaults, name)
-    if own is None and name in ("model", "backend"):
+    if own is None and name in ("model", "backend", "on_failure"):
         own = getattr(board, name)
     return own
 
@@ -169,6 +175,8 @@ def _shot(board: Storyboard, index: int, spec: ShotSpec, end: Path | None) -> Sh
         guidance=said(board, spec, "guidance"),
         tier=said(board, spec, "tier") or "auto",
         candidates=said(board, spec, "candidates") or 1,
+        on_failure=said(board, spec, "on_failure"),
+        max_cost=board.budget,
         start=start,
         end=end,
         references=references_of(cast),

@@ -16,7 +16,8 @@ from kinoloom.config import Settings
 from kinoloom.errors import Cancelled, Conflict
 from kinoloom.jobs.clip import Made
 from kinoloom.jobs.dead import hand_back, live_workers
-from kinoloom.jobs.film_service import FilmService, FilmStatus
+from kinoloom.jobs.film_service import FilmService
+from kinoloom.jobs.film_status import FilmStatus
 from kinoloom.jobs.here import Here, Watcher
 from kinoloom.jobs.messages import error_from
 from kinoloom.jobs.progress import Event
@@ -59,7 +60,8 @@ class FilmHere(Here):
         queue = self._own_worker().id if here else None
         job = self.films.render(film_id, origin="cli", queue=queue, unknown_price=unknown_price)
         if left is not None and job.id == left.id:
-            view.note(f"going on with job {job.id}, which was interrupted")
+            why = "was interrupted" if left.error is None else "waited for you"
+            view.note(f"going on with job {job.id}, which {why}")
         self._telling = _Telling(film_id, view, self.films)
         if here:
             job = self._taken(job)

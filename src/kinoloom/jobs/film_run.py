@@ -14,16 +14,17 @@ from decimal import Decimal
 
 from kinoloom.errors import KinoloomError, error_of
 from kinoloom.film.board import Storyboard
+from kinoloom.film.identity import spec_of
 from kinoloom.film.making import ways_of
 from kinoloom.jobs.film_cut import FilmCut
 from kinoloom.jobs.film_pictures import Pictures
 from kinoloom.jobs.film_segments import Children
-from kinoloom.jobs.film_shot import ShotRun, spec_of
+from kinoloom.jobs.film_shot import ShotRun
 from kinoloom.jobs.job_run import Bench, JobRun, Superseded, Watch
 from kinoloom.jobs.leftovers import tidy, work_folder
 from kinoloom.jobs.planning import load_catalog
 from kinoloom.jobs.service import JobService
-from kinoloom.store.jobs import JobRecord
+from kinoloom.store.jobs import JobChanges, JobRecord
 
 _LOOK_SECONDS = 0.2
 """Between two rounds: a clip takes seconds at least."""
@@ -38,6 +39,7 @@ class FilmRun:
         self._bench = bench
         self._run = JobRun(job, bench, watch)
         self._film = str(job.film)
+        self._failed: Sequence[ShotRun] = ()
 
     def carry_out(self) -> None:
         """Do what is left of the film, and write how that ended."""
@@ -74,7 +76,10 @@ class FilmRun:
             if before is not None:
                 before.after = shot
             shots.append(shot)
+        film = self._store.films.get(self._film)
+        keyframes = {} if film is None else dict(film.keyframes)
         for shot in shots:
+            shot.keyframes = keyframes
             shot.unknown_price = bool(self._job.request.get("unknown_price"))
             shot.chained = board.mode == "chaining"
         return shots
@@ -96,7 +101,8 @@ class FilmRun:
             self._run.pause(_LOOK_SECONDS)
         failed = [shot for shot in shots if shot.failed is not None]
         if failed:
-            raise _unfinished(failed, sum(shot.done for shot in shots), len(shots))
+            self._failed = failed
+            raise _unfinished(self._job, failed, sum(shot.done for shot in shots), len(shots))
 
     def _progress(self, shots: Sequence[ShotRun], children: Children) -> dict[str, object]:
         """How far the film is; its steps are shots."""
@@ -128,34 +134,55 @@ class FilmRun:
         return "" if ended is None else str(ended.data["run"])
 
     def _fail(self, error: KinoloomError) -> None:
+        """Write down that the job failed, or that it waits for its user: as the shots say."""
         told = error.as_dict()
         try:
             self._run.keep("ended", None, {"run": self._job.run})
         except Superseded:
             return
-        self._store.jobs.move(
+        held = _waits(self._failed)
+        changes: JobChanges = {"error": told}
+        if held:
+            changes |= {"run_to": self._job.run + 1, "worker_to": None}
+        moved = self._store.jobs.move(
             self._job.id,
-            "failed",
+            "held" if held else "failed",
             expect=["running"],
             run=self._job.run,
             worker=self._bench.worker,
-            error=told,
             detail={"error": told},
+            **changes,
         )
+        if moved is not None and held:
+            self._store.events.add(self._job.id, "error", {"error": told})
+            self._bench.on_event(self._job.id, {"type": "error", "error": told})
 
 
-def _unfinished(failed: Sequence[ShotRun], done: int, total: int) -> KinoloomError:
+def _waits(failed: Sequence[ShotRun]) -> bool:
+    """Whether the film waits for its user: one of its shots says so, or its order is uncertain."""
+    return any(
+        shot.way.shot.on_failure != "fail" or (shot.failed is not None and shot.failed.waits)
+        for shot in failed
+    )
+
+
+def _unfinished(job: JobRecord, failed: Sequence[ShotRun], done: int, total: int) -> KinoloomError:
     """Why a film was not finished; of the kind of the first shot's error."""
     names = ", ".join(shot.way.shot.id for shot in failed[:5]) + (", ..." if failed[5:] else "")
     first = failed[0].failed
     assert first is not None  # it failed
-    again = f"Go on with the others: kinoloom jobs retry; {done} of {total} shots are finished."
+    on = "release" if _waits(failed) else "retry"
+    again = (
+        f"Try again what is missing, now or after an edit: kinoloom film render, or kinoloom jobs"
+        f" {on} {job.id}; {done} of {total} shots are finished."
+    )
+    another = f"Or make it differently: kinoloom film retake FILM {failed[0].way.shot.id}"
     waits = "Its service may have the order: kinoloom jobs resolve tells what became of it."
     return error_of(
         first.error.kind,
         f"The film is not finished: {names} could not be made.",
         cause=f"{failed[0].way.shot.id}: {first.error.message} {first.error.cause}".strip(),
-        hints=[*([waits] if first.waits else []), *first.error.hints, again],
+        hints=[*([waits] if first.waits else []), *first.error.hints, again, another],
         details={
             "shots": {
                 shot.way.shot.id: shot.failed.error.as_dict()

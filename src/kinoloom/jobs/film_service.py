@@ -9,11 +9,10 @@ from __future__ import annotations
 import random
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from kinoloom.config import Settings
 from kinoloom.errors import (
@@ -26,21 +25,21 @@ from kinoloom.errors import (
 )
 from kinoloom.film.board import Storyboard
 from kinoloom.film.making import ways_of
-from kinoloom.film.plan import FilmPlan, plan_film
-from kinoloom.jobs.film_cut import spent
+from kinoloom.film.plan import FilmPlan, There, plan_film
 from kinoloom.jobs.film_export import Exporter
-from kinoloom.jobs.film_shot import spec_of
+from kinoloom.jobs.film_standing import Standing, standings
+from kinoloom.jobs.film_status import FilmStatus, status_of
 from kinoloom.jobs.planning import load_catalog, plan_request
 from kinoloom.jobs.queues import FILM
 from kinoloom.jobs.reuse import find_again
 from kinoloom.jobs.service import PRIORITY, JobService
+from kinoloom.jobs.spending import film_limits
 from kinoloom.media.output import disk_errors
 from kinoloom.planner.inputs import Inputs, file_digest
 from kinoloom.planner.plan import Plan
 from kinoloom.request import VideoRequest
 from kinoloom.request_checks import MAX_CANDIDATES, MAX_PROMPT, MAX_SEED
-from kinoloom.store.films import FilmRecord, FilmTake
-from kinoloom.store.ids import new_id
+from kinoloom.store.films import FilmRecord, FilmTake, waits
 from kinoloom.store.jobs import FINISHED, JobRecord
 from kinoloom.store.keys import ApiKey
 from kinoloom.store.money import plain
@@ -50,43 +49,6 @@ ExportFormat = Literal["mp4", "webm", "prores", "png", "otio", "sheet"]
 """A film file, a folder of pictures, a timeline for an editor, or a picture of all shots."""
 _DRAWN = 2**31
 """Seeds that nobody gave are below it: short enough to be typed."""
-
-
-@dataclass(frozen=True)
-class FilmStatus:
-    """How far a film is.
-
-    film: its record. job: the newest job that renders it, if there is one. shots: a JSON object for
-    each shot: id, title, prompt, frames, segments, done (of them), state ("waiting", "running",
-    "done" or "failed"), take (the chosen number), takes (JSON of each, see `FilmTake.as_dict`),
-    jobs (ids of its clips' jobs), clips (ids), error.
-    done, total: shots. step: what is done now, in words. eta: seconds left, None when unknown.
-    spent: what was paid by now, as a decimal number in text, in `currency`.
-    """
-
-    film: FilmRecord
-    job: JobRecord | None
-    shots: tuple[dict[str, Any], ...]
-    done: int
-    total: int
-    step: str
-    eta: float | None
-    spent: str
-    currency: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """The status as JSON-ready data."""
-        return {
-            "film": self.film.as_dict(),
-            "job": self.job.as_dict() if self.job is not None else None,
-            "shots": [dict(shot) for shot in self.shots],
-            "done": self.done,
-            "total": self.total,
-            "step": self.step,
-            "eta": self.eta,
-            "spent": self.spent,
-            "currency": self.currency,
-        }
 
 
 class FilmService:
@@ -115,13 +77,18 @@ class FilmService:
     def update(self, film_id: str, board: Storyboard, *, owner: str | None = None) -> FilmRecord:
         """Give a film another storyboard; what stays the same in it is not rendered again.
 
-        Raises NotFound, and Conflict while it is rendered.
+        A job of it that waits for its user goes on with that one. Raises NotFound, and Conflict
+        while it is rendered.
         """
         film = self.get(film_id, owner=owner)
         self._check_idle(film, "changed")
         before = Storyboard.model_validate(film.storyboard)
         board = _seeded(board, before.seed or 0)
         self._hold(film_id, board)
+        job = self._job(film)
+        if job is not None and waits(job):
+            request = {**job.request, "storyboard": board.model_dump(mode="json")}
+            self._store.jobs.update(job.id, run=job.run, request=request)
         return self._store.films.update(
             film_id,
             title=board.title,
@@ -166,16 +133,23 @@ class FilmService:
 
         With `film_id` what that film has already is known. Raises KinoloomError.
         """
-        kept: dict[str, int] = {}
+        there: dict[str, There] = {}
+        spent = Decimal(0)
         if film_id is not None:
-            board, kept = self._known(self.get(film_id), board)
+            film = self.get(film_id)
+            board = _seeded(board, Storyboard.model_validate(film.storyboard).seed or 0)
+            there = {s.way.shot.id: s.there(film) for s in self._standings(film, board)}
+            currency = self._settings.budgets.currency
+            paid = self._store.remote_calls.spending(film=film_id, currency=currency).charged
+            spent = Decimal(plain(paid))
         return plan_film(
             board,
             self._planned,
             load_catalog(self._settings).get,
             budget=self._settings.budgets.film,
+            spent=spent,
             made=lambda plan: find_again(plan, self._store, keep=True) is not None,
-            kept=lambda shot: kept.get(shot, 0),
+            there=there,
         )
 
     def render(
@@ -190,8 +164,10 @@ class FilmService:
     ) -> JobRecord:
         """Start rendering what is missing of a film, and joining it: its job.
 
-        The one that is at it already is given back. `unknown_price` is the yes to prices that
-        nobody knows. Raises NotFound, BudgetExceeded before anything is spent, and KinoloomError.
+        What that is known to cost is set aside in every budget until the job has ended. The job
+        that is at it already is given back, and one that waits for its user goes on with what the
+        storyboard says now. `unknown_price` is the yes to prices that nobody knows. Raises
+        NotFound, BudgetExceeded before anything is spent, and KinoloomError.
         """
         film = self.get(film_id, owner=owner.id if owner is not None else None)
         if (busy := self._busy(film)) is not None:
@@ -209,90 +185,40 @@ class FilmService:
                 hints=[plan.cost.basis, "Say yes to it, or choose models with known prices."],
             )
         now = datetime.now(UTC)
-        job, _ = self._store.jobs.add(
-            JobRecord(
-                id=new_id(),
-                kind=FILM,
-                state="held",
-                queue=queue or FILM,
-                priority=PRIORITY,
-                origin=origin,
-                owner=film.owner if owner is None else owner.id,
-                request={
-                    "film": film_id,
-                    "storyboard": film.storyboard,
-                    "unknown_price": unknown_price,
-                },
-                task=FILM,
-                model=", ".join(sorted({shot.model for shot in plan.shots}))[:200],
-                backend=", ".join(sorted({shot.backend for shot in plan.shots}))[:40],
-                prompt=film.title,
-                created_at=now,
-                updated_at=now,
-                webhook=webhook,
-                film=film_id,
-            )
+        job = JobRecord(
+            kind=FILM,
+            queue=queue or FILM,
+            priority=PRIORITY,
+            origin=origin,
+            owner=film.owner if owner is None else owner.id,
+            request={
+                "film": film_id,
+                "storyboard": film.storyboard,
+                "unknown_price": unknown_price,
+            },
+            task=FILM,
+            model=", ".join(sorted({shot.model for shot in plan.shots}))[:200],
+            backend=", ".join(sorted({shot.backend for shot in plan.shots}))[:40],
+            prompt=film.title,
+            created_at=now,
+            updated_at=now,
+            webhook=webhook,
+            film=film_id,
         )
-        # Held until the film names it: of two who begin at once only one is there afterwards.
-        self._store.films.update(film_id, job_id=job.id)
-        return self._store.jobs.move(job.id, "queued", expect=["held"], run=job.run) or job
+        return self._store.films.begin(
+            job,
+            cost=plan.known,
+            currency=plan.cost.currency,
+            limits=film_limits(self._store, self._settings, job),
+        )
 
     def status(self, film_id: str, *, owner: str | None = None) -> FilmStatus:
-        """How far a film is. Raises NotFound."""
+        """How far the film is. Raises NotFound."""
         film = self.get(film_id, owner=owner)
-        job = self._store.jobs.get(film.job_id) if film.job_id is not None else None
+        job = self._job(film)
         if job is not None and job.state == "succeeded" and job.clip_id != film.clip_id:
             film = self._store.films.update(film_id, clip_id=job.clip_id)
-        board = Storyboard.model_validate(film.storyboard)
-        children = list(self._store.films.jobs_of(job.id)) if job is not None else []
-        takes = self._store.films.takes(film_id)
-        failed = ((job.error or {}).get("details") or {}).get("shots", {}) if job else {}
-        progress = (job.progress or {}) if job is not None else {}
-        working = (progress.get("film") or {}).get("shots", [])
-        running = job is not None and job.state not in FINISHED
-        ways = ways_of(board, self._planned, load_catalog(self._settings).get)
-        shots = []
-        for spec, way in zip(board.shots, ways, strict=True):
-            mine = [take for take in takes if take.shot == spec.id]
-            now = spec_of(board, spec, way)
-            chosen = next((t for t in mine if t.chosen and t.spec == now), None)
-            made = len(chosen.segments) if chosen is not None else 0
-            error = failed.get(spec.id) if not running else None
-            state = "waiting"
-            if error is not None:
-                state = "failed"
-            elif running and spec.id in working:
-                state = "running"
-            elif made == len(way.segments):
-                state = "done"
-            shots.append(
-                {
-                    "id": spec.id,
-                    "title": spec.title,
-                    "prompt": way.shot.prompt if chosen is None else chosen.prompt,
-                    "frames": way.shot.frames,
-                    "segments": len(way.segments),
-                    "done": made,
-                    "state": state,
-                    "take": chosen.number if chosen is not None else None,
-                    "takes": [take.as_dict() for take in mine],
-                    "jobs": [c.id for c in children if c.request.get("shot") == spec.id],
-                    "clips": [s["clip"] for s in chosen.segments] if chosen is not None else [],
-                    "error": error,
-                }
-            )
-        cost, currency = spent(children)
-        return FilmStatus(
-            film=film,
-            job=job,
-            shots=tuple(shots),
-            done=sum(shot["state"] == "done" for shot in shots),
-            total=len(shots),
-            step=_step(job, progress),
-            eta=progress.get("eta") if running else None,
-            spent=plain(cost or Decimal(0)),
-            currency=currency or self._settings.budgets.currency,
-        )
+        return status_of(film, job, self._standings(film), self._store, self._settings)
 
     def retake(
         self,
@@ -320,17 +246,15 @@ class FilmService:
             problems.append(Problem("candidates", candidates, f"1 to {MAX_CANDIDATES}"))
         if problems:
             raise InvalidRequest(problems)
-        board = Storyboard.model_validate(film.storyboard)
-        index = _index(board, shot)
-        way = ways_of(board, self._planned, load_catalog(self._settings).get)[index]
+        standing = _shot(self._standings(film), shot)
         first = random.randrange(_DRAWN) if seed is None else seed
         return [
             self._store.films.add_take(
                 film_id,
                 shot,
-                spec=spec_of(board, board.shots[index], way),
+                spec=standing.spec,
                 seed=(first + number) % (MAX_SEED + 1),
-                prompt=prompt or way.shot.prompt,
+                prompt=prompt or standing.way.shot.prompt,
                 reason="retake",
                 chosen=number == 0,
             )
@@ -347,31 +271,20 @@ class FilmService:
         """
         film = self.get(film_id, owner=owner)
         self._check_idle(film, "changed")
-        board = Storyboard.model_validate(film.storyboard)
-        index = _index(board, shot)
-        ways = ways_of(board, self._planned, load_catalog(self._settings).get)
-        spec = spec_of(board, board.shots[index], ways[index])
-        for known in self._store.films.takes(film_id, shot):
-            if known.number == take and known.spec != spec:
+        standing = _shot(self._standings(film), shot)
+        for known in standing.takes:
+            if known.number == take and known.spec != standing.spec:
                 raise Conflict(
                     f"Take {take} of {shot} was made of another storyboard.",
                     cause="The words, pictures or model of the shot have changed since.",
                     hints=["Change the storyboard back, or make a new take with those words."],
                 )
         chosen = self._store.films.choose(film_id, shot, take, pinned=True)
-        after = []
-        for way in ways[index + 1 :]:
-            if board.mode != "chaining" or not way.goes_on:
-                break
-            after.append(way.shot.id)
-        said = "The film is joined again; nothing is rendered."
-        if len(chosen.segments) < len(ways[index].segments):
-            said = "The take is made, and the film is joined again."
-        if after:
-            said = (
-                f"The shots that go on from it are made again, where they were not before:"
-                f" {', '.join(after)}. Then the film is joined again."
-            )
+        again = [s.way.shot.id for s in self._standings(film) if not s.done]
+        if not again:
+            return chosen, "The film is joined again; nothing is rendered."
+        names = ", ".join(again[:10]) + (", ..." if len(again) > 10 else "")
+        said = f"What is not there of {names} is made; then the film is joined again."
         return chosen, said
 
     def export(
@@ -405,9 +318,17 @@ class FilmService:
     def delete(self, film_id: str, *, owner: str | None = None) -> None:
         """Forget a film and its takes; their clips stay.
 
-        Raises NotFound, and Conflict while it is rendered.
+        Raises NotFound, and Conflict while it is rendered, or waits for its user to decide.
         """
-        self._check_idle(self.get(film_id, owner=owner), "deleted")
+        film = self.get(film_id, owner=owner)
+        self._check_idle(film, "deleted")
+        job = self._job(film)
+        if job is not None and waits(job):
+            raise Conflict(
+                "The film cannot be deleted: its job waits for you.",
+                cause=f"It is job {job.id}.",
+                hints=[f"Give it up first: kinoloom jobs cancel {job.id}"],
+            )
         self._store.films.delete(film_id)
 
     # --- what several need --------------------------------------------------------------------
@@ -419,36 +340,21 @@ class FilmService:
             request, self._settings, self._store, machine=self._jobs.machine(), inputs=inputs
         )
 
-    def _known(self, film: FilmRecord, board: Storyboard) -> tuple[Storyboard, dict[str, int]]:
-        """The storyboard with the film's seed, and how many clips of each shot stay as they are."""
-        before = Storyboard.model_validate(film.storyboard)
-        board = _seeded(board, before.seed or 0)
-        kept = {
-            f"{shot}:keyframe": 1
-            for shot, clip in film.keyframes.items()
-            if self._store.clips.get(clip) is not None
-        }
+    def _standings(self, film: FilmRecord, board: Storyboard | None = None) -> Sequence[Standing]:
+        """What is there of each shot of a film, or of another storyboard for it."""
+        if board is None:
+            board = Storyboard.model_validate(film.storyboard)
         ways = ways_of(board, self._planned, load_catalog(self._settings).get)
-        takes = self._store.films.takes(film.id)
-        stays = True
-        for spec, way in zip(board.shots, ways, strict=True):
-            if not way.goes_on:
-                stays = True
-            now = spec_of(board, spec, way)
-            take = next(
-                (t for t in takes if t.shot == spec.id and t.chosen and t.spec == now), None
-            )
-            asked = [segment.asked for segment in way.segments]
-            made = [s["asked"] for s in take.segments] if take is not None else []
-            stays = stays and made == asked
-            if stays:
-                kept[spec.id] = len(made)
-        return board, kept
+        return standings(board, ways, self._store.films.takes(film.id))
+
+    def _job(self, film: FilmRecord) -> JobRecord | None:
+        """The newest job that renders the film."""
+        return self._store.jobs.get(film.job_id) if film.job_id is not None else None
 
     def _busy(self, film: FilmRecord) -> JobRecord | None:
-        """The job that renders the film now."""
-        job = self._store.jobs.get(film.job_id) if film.job_id is not None else None
-        return job if job is not None and job.state not in FINISHED else None
+        """The job that renders the film now; one that waits for its user does not."""
+        job = self._job(film)
+        return None if job is None or job.state in FINISHED or waits(job) else job
 
     def _check_idle(self, film: FilmRecord, wish: str) -> None:
         if (job := self._busy(film)) is not None:
@@ -464,23 +370,12 @@ def _seeded(board: Storyboard, seed: int) -> Storyboard:
     return board if board.seed is not None else board.model_copy(update={"seed": seed})
 
 
-def _index(board: Storyboard, shot: str) -> int:
-    names = [spec.id for spec in board.shots]
-    if shot in names:
-        return names.index(shot)
-    near = nearest_names(shot, names, count=1)
+def _shot(shots: Sequence[Standing], name: str) -> Standing:
+    for standing in shots:
+        if standing.way.shot.id == name:
+            return standing
+    near = nearest_names(name, [s.way.shot.id for s in shots], count=1)
     raise NotFound(
-        f"The film has no shot {shot[:100]!r}.",
+        f"The film has no shot {name[:100]!r}.",
         hints=[f"Did you mean {near[0]}?"] if near else ["kinoloom film status shows its shots."],
     )
-
-
-def _step(job: JobRecord | None, progress: dict[str, Any] | Any) -> str:
-    """What is done now, in words."""
-    if job is None:
-        return "not rendered yet"
-    if job.state in FINISHED or job.state != "running":
-        return {"succeeded": "finished", "queued": "waits for a worker"}.get(job.state, job.state)
-    if progress.get("phase") == "write":
-        return "joining the shots"
-    return str(progress.get("detail") or "begins")

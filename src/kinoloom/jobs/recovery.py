@@ -8,6 +8,7 @@ user set a budget, and for rejected content none unless asked.
 from __future__ import annotations
 
 from kinoloom.errors import ContentRejected, KinoloomError
+from kinoloom.film.fallback import differs
 from kinoloom.jobs.attempts import Attempts
 from kinoloom.jobs.dead import live_workers
 from kinoloom.jobs.job_run import JobRun, Superseded
@@ -88,6 +89,9 @@ class Recovery:
                 check_consent(again, self._run.settings)
             except KinoloomError as problem:
                 self._run.telling.log(f"{other.model} is no way out: {problem.message}")
+                continue
+            if self._run.job.film is not None and (why := differs(plan, again)) is not None:
+                self._run.telling.log(f"{other.model} is no way out for a film: {why}.")
                 continue
             if not self._may_cost(again):
                 self._run.telling.log(f"{other.model} costs {again.cost}, and no budget is set.")

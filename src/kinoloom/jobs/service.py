@@ -36,7 +36,7 @@ from kinoloom.jobs.queues import FILM, OWN, queue_for
 from kinoloom.jobs.remote_end import end_left_orders
 from kinoloom.jobs.render_process import RenderProcess
 from kinoloom.jobs.reuse import find_again
-from kinoloom.jobs.spending import reserve_job
+from kinoloom.jobs.spending import film_limits, reserve_job
 from kinoloom.jobs.statistics import statistics
 from kinoloom.planner.consent import check_consent
 from kinoloom.planner.inputs import Inputs
@@ -48,7 +48,7 @@ from kinoloom.store.events import JobEvent
 from kinoloom.store.ids import new_id
 from kinoloom.store.jobs import ACTIVE, FINISHED, JobRecord, JobState
 from kinoloom.store.keys import ApiKey
-from kinoloom.store.remote_calls import RemoteCall
+from kinoloom.store.remote_calls import Limits, RemoteCall
 from kinoloom.store.store import Store
 from kinoloom.store.workers import WorkerRecord
 
@@ -63,13 +63,18 @@ MEDIA_SECONDS = 120.0
 class FilmPart:
     """What a job is in a film: the film, its job, the shot, and its frames that the film shows.
 
-    With `shown` the last one of these is kept without loss.
+    With `shown` the last `kept` of these are kept without loss.
     """
 
     film: str
     parent: str
     shot: str
     shown: int | None = None
+    kept: int = 1
+
+    def as_dict(self) -> dict[str, str | int | None]:
+        """What the job itself is told, as JSON-ready data."""
+        return {"shot": self.shot, "shown": self.shown, "kept": self.kept}
 
 
 class JobService:
@@ -123,7 +128,7 @@ class JobService:
         if webhook is not None and self._settings.webhook_secret is None:
             allowed = "an address only where the settings have a webhook_secret to sign with"
             raise InvalidRequest([Problem("webhook", "***", allowed)])
-        if owner is not None:
+        if owner is not None and part is None:  # a film's parts are paid out of its reservation
             self._check_budget(owner)
         workers = self._workers()
         plan = plan or self._plan(request, workers)
@@ -140,7 +145,7 @@ class JobService:
             owner=owner.id if owner is not None else None,
             request=request.model_dump(mode="json")
             | ({"outputs": str(outputs)} if outputs is not None else {})
-            | ({"shot": part.shot, "shown": part.shown} if part is not None else {}),
+            | (part.as_dict() if part is not None else {}),
             plan=plan.model_dump(mode="json"),
             plan_key=plan.key,
             request_key=request_key,
@@ -258,10 +263,13 @@ class JobService:
     def retry(self, job_id: str, *, owner: str | None = None) -> JobRecord:
         """Run a job again that failed or was cancelled; what it had finished is not done again.
 
-        What a service has to make anew is paid anew, and set aside before the job runs. Raises
-        NotFound, Conflict and BudgetExceeded.
+        What a service has to make anew is paid anew, and set aside before the job runs; of a film
+        what was left of its reservation. Raises NotFound, Conflict and BudgetExceeded.
         """
         job = self.get(job_id, owner=owner)
+        if job.kind == FILM:
+            limits = film_limits(self._store, self._settings, job)
+            return self._again(job, _ENDED, limits=limits) or self._not_retried(job.id)
         if not (job.plan or {}).get("remote"):
             return self._again(job, _ENDED) or self._not_retried(job.id)
         # Held until all is set aside: for a job that has ended nothing is.
@@ -420,7 +428,12 @@ class JobService:
         )
 
     def _again(
-        self, job: JobRecord, states: tuple[JobState, ...], *, to: JobState = "queued"
+        self,
+        job: JobRecord,
+        states: tuple[JobState, ...],
+        *,
+        to: JobState = "queued",
+        limits: Limits | None = None,
     ) -> JobRecord | None:
         queue = job.queue
         if queue.startswith(OWN):  # its own process is gone; the workers' queue takes it
@@ -431,6 +444,7 @@ class JobService:
             to,
             expect=states,
             run=job.run,
+            limits=limits,
             run_to=job.run + 1,
             worker_to=None,
             queue=queue,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 
 from kinoloom.config import Settings
@@ -58,24 +59,31 @@ def reserve_job(
         raise
 
 
-def _limits(store: Store, settings: Settings, job: JobRecord, plan: Plan) -> Limits:
+def film_limits(store: Store, settings: Settings, job: JobRecord) -> Limits:
+    """What may be spent for the film of a job, if it has one, and in all for the key that asked."""
     budgets = settings.budgets
-    of_key = _of_key(store, job.owner)
     film = store.films.get(job.film) if job.film is not None else None
     of_film = [
         x for x in (budgets.film, film.budget if film is not None else None) if x is not None
     ]
-    of_clip = [x for x in (budgets.clip, plan.request.max_cost) if x is not None]
     return Limits(
-        clip=min(of_clip, default=None),
         film=min(of_film, default=None),
         day=budgets.day,
         month=budgets.month,
-        key=of_key,
+        key=_of_key(store, job.owner),
+        currency=budgets.currency,
+    )
+
+
+def _limits(store: Store, settings: Settings, job: JobRecord, plan: Plan) -> Limits:
+    limits = film_limits(store, settings, job)
+    of_clip = [x for x in (settings.budgets.clip, plan.request.max_cost) if x is not None]
+    others = settings.budgets.any or limits.key is not None or limits.film is not None
+    return replace(
+        limits,
+        clip=min(of_clip, default=None),
         # What the request alone allows is in the currency of the price.
-        currency=budgets.currency
-        if budgets.any or of_key is not None or of_film
-        else plan.cost.currency,
+        currency=limits.currency if others else plan.cost.currency,
     )
 
 

@@ -185,14 +185,7 @@ class Worker:
 
     def _run(self, job_id: str, run: int) -> None:
         """One run of a job, called by the engine in a thread."""
-        while True:
-            try:
-                job = self._begun(job_id, run)
-                break
-            except KinoloomError as error:  # the database is away: the engine asks only once
-                _log.warning("The start of job %s is tried again: %s", job_id, error.message)
-                if self._ending.wait(_BEGIN_SECONDS):
-                    raise
+        job = self._begun(job_id, run)
         if job is None:
             return
         watch = _Watch(job.run, self._limit(job, datetime.now(UTC)))
@@ -212,7 +205,19 @@ class Worker:
                     del self._watched[job_id]
 
     def _begun(self, job_id: str, run: int) -> JobRecord | None:
-        """The job, which this worker has now; None where that run of it is nobody's any more."""
+        """The job that this worker has now, however long the database is away.
+
+        None where that run of it is nobody's any more.
+        """
+        while True:
+            try:
+                return self._begin(job_id, run)
+            except KinoloomError as error:  # the engine asks only once
+                _log.warning("The start of job %s is tried again: %s", job_id, error.message)
+                if self._ending.wait(_BEGIN_SECONDS):
+                    raise
+
+    def _begin(self, job_id: str, run: int) -> JobRecord | None:
         known = self._store.jobs.get(job_id)
         if known is None or known.run != run:
             return None

@@ -15,6 +15,7 @@ from kinoloom.film.board import (
     Character,
     FilmAudio,
     Mode,
+    OnFailure,
     ShotAudio,
     ShotDefaults,
     ShotSpec,
@@ -122,6 +123,11 @@ _FIELDS: dict[str, dict[str, Any]] = {
     "guidance": _number(0, check.MAX_GUIDANCE, "How strongly the prompt is followed."),
     "tier": _words(Tier, "How much work to spend."),
     "candidates": _whole(1, check.MAX_CANDIDATES, "Takes of each shot; the best is kept."),
+    "on_failure": _words(
+        OnFailure,
+        "When a shot cannot be made: the film waits for its user, another backend makes the shot,"
+        " or the film has failed.",
+    ),
     "transition": _TRANSITION,
     "start": _FILE,
     "end": _FILE,

@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from kinoloom.jobs.film_service import FilmStatus
+from kinoloom.jobs.film_status import FilmStatus
+from kinoloom.request import Task
 from kinoloom.server.film_request import shown_storyboard
 from kinoloom.server.schemas import Answer, Failure, Job, without_places
 from kinoloom.store.films import FilmRecord, FilmTake
@@ -103,6 +104,7 @@ class Shot(Answer):
     prompt: str
     frames: int
     segments: int = Field(description="the clips that it is made of")
+    tasks: list[Task] = Field(description="how each of them is made")
     done: int = Field(description="how many of them are there")
     state: Literal["waiting", "running", "done", "failed"]
     take: int | None = Field(description="the number of the chosen one")
@@ -133,6 +135,7 @@ class FilmProgress(Film):
     step: str = Field(description="what is done now, in words")
     eta: float | None = Field(description="seconds left")
     spent: str = Field(description=f"by now, {_MONEY}")
+    reserved: str = Field(description=f"set aside for what is being made, {_MONEY}")
     currency: str
     shots: list[Shot]
 
@@ -147,6 +150,7 @@ class FilmProgress(Film):
             step=status.step,
             eta=status.eta,
             spent=status.spent,
+            reserved=status.reserved,
             currency=status.currency,
             shots=[Shot.of(shot) for shot in status.shots],
         )

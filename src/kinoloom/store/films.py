@@ -17,11 +17,26 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from kinoloom.errors import NotFound
+from kinoloom.store.budgets import Asked, Limits, check_limits, spending_in
 from kinoloom.store.database import Database
 from kinoloom.store.ids import new_id
-from kinoloom.store.jobs import JobRecord, JobState, job_record
-from kinoloom.store.money import plain_or_none
-from kinoloom.store.tables import FilmAssetRow, FilmRow, FilmTakeRow, JobRow
+from kinoloom.store.jobs import (
+    JobChanges,
+    JobRecord,
+    JobState,
+    insert_job,
+    job_record,
+    move_job,
+)
+from kinoloom.store.money import plain_or_none, rounded_up
+from kinoloom.store.tables import (
+    FilmAssetRow,
+    FilmReservationRow,
+    FilmRow,
+    FilmTakeRow,
+    JobRow,
+    RemoteCallRow,
+)
 
 Reason = Literal["storyboard", "retake", "seam"]
 """Why a take was made: the storyboard says so, the user asked, or its seam was seen too well."""
@@ -71,8 +86,9 @@ class FilmTake:
 
     `spec` is the hash of what the storyboard said of the shot when the take was made; `seed` and
     `prompt` are what it is made with. `upstream` is the digest of the picture that it went on from,
-    empty without one. `segments` are JSON objects: the plan's `key`, the `clip` and the `asked`
-    frames of each, as far as they are made. `scores` are those of the worst segment, `seam` how
+    empty without one. `segments` are JSON objects: the plan's `key`, the `clip`, the `asked`
+    frames and the hash of `how` it was asked for, of each as far as they are made; and of the first
+    what it goes on from (`after`), in a chain. `scores` are those of the worst segment, `seam` how
     well it goes on from the shot before (0 to 1). `cost` is what its clips cost when they were
     made, in `currency`. `pinned` is whether the user chose it, whatever its seam is.
     """
@@ -156,6 +172,43 @@ class Films:
             if row is None:
                 raise _unknown(film_id)
             return _film(row)
+
+    def begin(self, job: JobRecord, *, cost: Decimal, currency: str, limits: Limits) -> JobRecord:
+        """Begin to render a film: its job, kept with what it will cost set aside in every budget.
+
+        `cost` is what is known of what is not made yet. Orders of the film that a service has
+        already are in the books, so that much is not set aside again. The calls of the film's clips
+        are paid out of it, and what is left when the job ends is free again. A job of the film that
+        waits for its user goes on, with the request and the queue of `job`; one that is at work is
+        the answer as it is. All of that is one transaction. Raises NotFound, and BudgetExceeded,
+        which leaves everything as it was.
+        """
+        with self._database.writing() as session:
+            self._database.take_turn_to_spend(session)
+            self._database.take_turn(session)
+            film = session.get(FilmRow, job.film, with_for_update=True)
+            if film is None:
+                raise _unknown(str(job.film))
+            there = session.get(JobRow, film.job_id) if film.job_id is not None else None
+            if there is not None and there.finished_at is None:
+                if not waits(job_record(there)):
+                    return job_record(there)
+                kept = _going_on(session, there, job)
+            else:
+                kept, _ = insert_job(self._database, session, job)
+                film.job_id = kept.id
+            ordered = spending_in(
+                session, RemoteCallRow.film == film.id, RemoteCallRow.currency == currency
+            ).reserved
+            amount = max(rounded_up(cost) - ordered, Decimal(0))
+            place = {"film": film.id, "owner": kept.owner or "", "currency": currency}
+            used = spending_in(session, RemoteCallRow.reservation == kept.id).total
+            reservation = session.merge(FilmReservationRow(job_id=kept.id, amount=used, **place))
+            session.flush()
+            asked = Asked(amount=amount, at=self._database.now(session), **place)
+            check_limits(session, limits, asked)
+            reservation.amount = used + amount
+            return kept
 
     def hold(self, film_id: str, digests: Collection[str]) -> None:
         """Let the film refer to these assets and to no others. Raises NotFound."""
@@ -259,6 +312,28 @@ class Films:
             session.refresh(row)
             row.pinned = pinned or row.pinned
             return _take(row)
+
+
+def waits(job: JobRecord) -> bool:
+    """Whether a film's job waits for its user, since some of its shots could not be made."""
+    return job.state == "held" and job.error is not None
+
+
+def _going_on(session: Session, there: JobRow, job: JobRecord) -> JobRecord:
+    """A job that waited, in the queue with another one's request."""
+    changes: JobChanges = {
+        "request": job.request,
+        "queue": job.queue,
+        "model": job.model,
+        "backend": job.backend,
+        "run_to": there.run + 1,
+        "worker_to": None,
+        "error": None,
+        "deaths": 0,
+    }
+    row = move_job(session, there.id, "queued", ["held"], there.run, None, changes)
+    assert row is not None  # nobody else has the turn
+    return job_record(row)
 
 
 def _lock(session: Session, film_id: str) -> None:

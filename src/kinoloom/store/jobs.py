@@ -8,11 +8,8 @@ was stopped and continues later changes nothing any more.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
-from decimal import Decimal
-from typing import Any, Literal, TypedDict, Unpack
-from urllib.parse import urlsplit
+from typing import Any, Unpack
 
 from sqlalchemy import (
     ColumnElement,
@@ -29,133 +26,42 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session
 
 from kinoloom.errors import NotFound
+from kinoloom.store.budgets import Asked, Limits, check_limits, left_of
 from kinoloom.store.clips import ClipRecord, insert_clip
 from kinoloom.store.database import Database
 from kinoloom.store.events import insert_event
-from kinoloom.store.ids import new_id
+from kinoloom.store.job_record import (
+    ACTIVE,
+    COLUMNS,
+    FINISHED,
+    Artefact,
+    JobChanges,
+    JobRecord,
+    JobState,
+    job_record,
+)
 from kinoloom.store.measurements import Measurement, insert_measurement
-from kinoloom.store.money import plain
 from kinoloom.store.remote_calls import release_unsent
 from kinoloom.store.statistics import add_counters
 from kinoloom.store.tables import FilmRow, JobArtefactRow, JobRow
 
-JobState = Literal[
-    "held", "queued", "running", "cancelling", "succeeded", "failed", "cancelled", "dead"
+__all__ = [
+    "ACTIVE",
+    "FINISHED",
+    "Artefact",
+    "JobChanges",
+    "JobRecord",
+    "JobState",
+    "Jobs",
+    "insert_job",
+    "job_record",
+    "move_job",
 ]
-ACTIVE: tuple[JobState, ...] = ("held", "queued", "running", "cancelling")
-FINISHED: tuple[JobState, ...] = ("succeeded", "failed", "cancelled", "dead")
+
 _ON_WORKER: tuple[JobState, ...] = ("running", "cancelling")
 # Begins the names of what is no step's: the notes that the end of a run was announced.
 _ANNOUNCED = "announced:"
 _OF_STEPS = JobArtefactRow.name.not_like(f"{_ANNOUNCED}%")
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
-@dataclass(frozen=True, kw_only=True)
-class JobRecord:
-    """Everything about one job.
-
-    `queue` is what a worker must be able to do for it, `priority` 0 to 1000, the lower the sooner.
-    `owner` is the id of the key that asked. `request`, `plan`, `error` and `progress` are JSON
-    objects. `run` counts how often the job was given to somebody, `deaths` how many workers
-    died with it; `worker` is the id of the one that has it. `request_key` tells equal requests,
-    `idempotency_key` is the client's word for asking once. `remixed_from` is the job of the clip
-    that this one is made after; `parent` and `film` are the job and the film that it is a part of.
-
-    `cost` is what its remote calls were charged by now, and `currency` that of it; None where
-    nothing was paid or it is not known. They are read from the books (`store.remote_calls`) and
-    written nowhere else.
-    """
-
-    queue: str
-    origin: str
-    request: Mapping[str, Any]
-    task: str
-    model: str
-    backend: str
-    prompt: str = ""
-    kind: str = "clip"
-    state: JobState = "queued"
-    priority: int = 0
-    owner: str | None = None
-    plan: Mapping[str, Any] | None = None
-    plan_key: str | None = None
-    request_key: str | None = None
-    remixed_from: str | None = None
-    run: int = 1
-    deaths: int = 0
-    worker: str | None = None
-    id: str = field(default_factory=new_id)
-    created_at: datetime = field(default_factory=_now)
-    updated_at: datetime = field(default_factory=_now)
-    started_at: datetime | None = None
-    finished_at: datetime | None = None
-    deadline_at: datetime | None = None
-    clip_id: str | None = None
-    reused: bool = False
-    error: Mapping[str, Any] | None = None
-    progress: Mapping[str, Any] | None = None
-    cost: Decimal | None = None
-    currency: str | None = None
-    idempotency_key: str | None = None
-    webhook: str | None = None
-    parent: str | None = None
-    film: str | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """The record as JSON-ready data, without the secrets that a webhook's address may hold."""
-        data = {item.name: getattr(self, item.name) for item in fields(self)}
-        del data["request_key"]
-        for name, value in data.items():
-            if isinstance(value, datetime):
-                data[name] = value.astimezone(UTC).isoformat()
-            elif isinstance(value, Decimal):
-                data[name] = plain(value)
-            elif isinstance(value, Mapping):
-                data[name] = dict(value)
-        return data | {"webhook": self.webhook and _without_secrets(self.webhook)}
-
-
-_BOOKED = ("cost", "currency")
-# The columns of a job that a record has under the same name and in the same form.
-_COLUMNS = tuple(i.name for i in fields(JobRecord) if i.name not in ("owner", *_BOOKED))
-
-
-class JobChanges(TypedDict, total=False):
-    """What may change in a job: columns by their names.
-
-    `run_to` and `worker_to` are the new values of `run` and `worker`, which as arguments of `move`
-    are conditions.
-    """
-
-    run_to: int
-    worker_to: str | None
-    queue: str
-    priority: int
-    plan: Mapping[str, Any] | None
-    plan_key: str | None
-    task: str
-    model: str
-    backend: str
-    deaths: int
-    started_at: datetime | None
-    finished_at: datetime | None
-    deadline_at: datetime | None
-    clip_id: str | None
-    reused: bool
-    error: Mapping[str, Any] | None
-    progress: Mapping[str, Any] | None
-
-
-@dataclass(frozen=True)
-class Artefact:
-    """What a finished step left: the digest of an asset, if it made a file, and a JSON object."""
-
-    digest: str | None
-    data: Mapping[str, Any]
 
 
 class Jobs:
@@ -170,23 +76,9 @@ class Jobs:
         It is not when its owner has used the `idempotency_key` before: then that job is returned.
         `inputs` are digests of assets that it needs, which stay as long as it does.
         """
-        owner = record.owner or ""
-        values = {name: getattr(record, name) for name in _COLUMNS}
-        values |= {"owner": owner, "search": record.prompt.casefold(), "handed": 0}
-        added = self._database.insert(JobRow)
-        added = added.on_conflict_do_nothing(index_elements=[JobRow.owner, JobRow.idempotency_key])
         with self._database.writing() as session:
             self._database.take_turn(session)
-            # The values apart from the statement, which is compiled only once so.
-            if session.scalar(added.returning(JobRow.id), values) is None:
-                same = (JobRow.owner == owner, JobRow.idempotency_key == record.idempotency_key)
-                return job_record(session.scalars(select(JobRow).where(*same)).one()), False
-            session.add_all(
-                JobArtefactRow(job_id=record.id, name=f"input:{number}", digest=digest, data={})
-                for number, digest in enumerate(inputs)
-            )
-            insert_event(session, record.id, "state", {"state": record.state, "run": record.run})
-        return record, True
+            return insert_job(self._database, session, record, inputs)
 
     def get(self, job_id: str) -> JobRecord | None:
         """The job with that id."""
@@ -251,6 +143,7 @@ class Jobs:
         run: int | None = None,
         worker: str | None = None,
         detail: Mapping[str, Any] | None = None,
+        limits: Limits | None = None,
         **changes: Unpack[JobChanges],
     ) -> JobRecord | None:
         """Bring a job from one of the states `expect` to the state `to`; the job as it is then.
@@ -258,14 +151,26 @@ class Jobs:
         With `run` and `worker` only a job that still has these. `finished_at` is set where `to` is
         the end. In the same transaction a `state` event {"state", "run"} with `detail` is written.
         None, and nothing changed, when the job is not as expected: somebody else was faster.
+
+        `limits` are for a film's job that had ended: what is left of its reservation counts again
+        then. Raises BudgetExceeded where they do not cover that, and nothing is changed.
         """
         with self._database.writing() as session:
+            if limits is not None:
+                self._database.take_turn_to_spend(session)
             self._database.take_turn(session)
-            row = _move(session, job_id, to, expect, run, worker, changes)
-            if row is None:
-                return None
-            insert_event(session, job_id, "state", {"state": to, "run": row.run, **(detail or {})})
-            return job_record(row)
+            if limits is not None and (known := left_of(session, job_id)) is not None:
+                set_aside, left = known
+                asked = Asked(
+                    amount=left,
+                    currency=set_aside.currency,
+                    at=self._database.now(session),
+                    owner=set_aside.owner,
+                    film=set_aside.film,
+                )
+                check_limits(session, limits, asked)
+            row = move_job(session, job_id, to, expect, run, worker, changes, detail)
+            return None if row is None else job_record(row)
 
     def update(self, job_id: str, *, run: int, **changes: Unpack[JobChanges]) -> bool:
         """Change columns of a job whose run it is, not its state; whether it still was."""
@@ -296,7 +201,7 @@ class Jobs:
         changes: JobChanges = {"clip_id": clip.id, "reused": reused}
         with self._database.writing() as session:
             self._database.take_turn(session)
-            row = _move(session, job_id, "succeeded", ["running"], run, worker, changes)
+            row = move_job(session, job_id, "succeeded", ["running"], run, worker, changes)
             if row is None:
                 return None
             if not reused:
@@ -307,7 +212,6 @@ class Jobs:
             for measurement in measurements:
                 insert_measurement(session, measurement)
             add_counters(self._database, session, counters or {})
-            insert_event(session, job_id, "state", {"state": "succeeded", "run": run})
             success = {"clip": clip.id, "reused": reused, **(detail or {})}
             insert_event(session, job_id, "success", success)
             return job_record(row)
@@ -454,7 +358,28 @@ def _forget(session: Session, *which: ColumnElement[bool]) -> int:
     return len(session.scalars(delete(JobRow).where(*which).returning(JobRow.id)).all())
 
 
-def _move(
+def insert_job(
+    database: Database, session: Session, record: JobRecord, inputs: Collection[str] = ()
+) -> tuple[JobRecord, bool]:
+    """As `Jobs.add`, in a transaction of the caller's, who has taken the turn."""
+    owner = record.owner or ""
+    values = {name: getattr(record, name) for name in COLUMNS}
+    values |= {"owner": owner, "search": record.prompt.casefold(), "handed": 0}
+    added = database.insert(JobRow)
+    added = added.on_conflict_do_nothing(index_elements=[JobRow.owner, JobRow.idempotency_key])
+    # The values apart from the statement, which is compiled only once so.
+    if session.scalar(added.returning(JobRow.id), values) is None:
+        same = (JobRow.owner == owner, JobRow.idempotency_key == record.idempotency_key)
+        return job_record(session.scalars(select(JobRow).where(*same)).one()), False
+    session.add_all(
+        JobArtefactRow(job_id=record.id, name=f"input:{number}", digest=digest, data={})
+        for number, digest in enumerate(inputs)
+    )
+    insert_event(session, record.id, "state", {"state": record.state, "run": record.run})
+    return record, True
+
+
+def move_job(
     session: Session,
     job_id: str,
     to: JobState,
@@ -462,8 +387,9 @@ def _move(
     run: int | None,
     worker: str | None,
     changes: JobChanges,
+    detail: Mapping[str, Any] | None = None,
 ) -> JobRow | None:
-    """The row after the change; None when it was not as expected."""
+    """As `Jobs.move`, in a transaction of the caller's, who has taken the turn: the row."""
     values = {"state": to} | _values(changes)
     if to in FINISHED:
         values.setdefault("finished_at", values["updated_at"])
@@ -472,32 +398,18 @@ def _move(
         query = query.where(JobRow.run == run)
     if worker is not None:
         query = query.where(JobRow.worker == worker)
-    row = session.scalar(query.values(values).returning(JobRow))
-    if row is not None and to in FINISHED:
+    row: JobRow | None = session.scalar(query.values(values).returning(JobRow))
+    if row is None:
+        return None
+    if to in FINISHED:
         release_unsent(session, job_id, values["updated_at"])
+    insert_event(session, job_id, "state", {"state": to, "run": row.run, **(detail or {})})
     return row
 
 
 def _values(changes: JobChanges) -> dict[str, Any]:
-    values: dict[str, Any] = {"updated_at": _now(), **changes}
+    values: dict[str, Any] = {"updated_at": datetime.now(UTC), **changes}
     for name in ("run", "worker"):
         if f"{name}_to" in values:
             values[name] = values.pop(f"{name}_to")
     return values
-
-
-def job_record(row: JobRow) -> JobRecord:
-    """The record of a row."""
-    same = {name: getattr(row, name) for name in (*_COLUMNS, *_BOOKED)}
-    return JobRecord(**same, owner=row.owner or None)
-
-
-def _without_secrets(address: str) -> str:
-    """An address as it may be shown: no user, no password and no query."""
-    url = urlsplit(address)
-    user, at, host = url.netloc.rpartition("@")
-    return url._replace(
-        netloc=f"***@{host}" if user or at else host,
-        query="***" if url.query else "",
-        fragment="",
-    ).geturl()

@@ -4,6 +4,7 @@ The row of a call is written before the call is made, and changes only from the 
 change from: whatever dies in between, nobody makes the same call twice. The rows are the books too.
 What is reserved counts against every budget until the charge is known, and spending happens one at
 a time on both databases, so that two who look at the same moment cannot both take what is left.
+What is set aside for a whole film (`store.films`) counts as well, less the calls paid out of it.
 """
 
 from __future__ import annotations
@@ -14,22 +15,26 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, case, func, null, or_, select, update
+from sqlalchemy import case, null, or_, select, update
 from sqlalchemy.orm import Session
 
 from kinoloom.errors import Conflict, NotFound
 from kinoloom.store.budgets import (
     OPEN,
+    Asked,
     CallState,
+    Left,
     Limits,
     Spending,
     check_limits,
+    left_of_films,
     spending_in,
 )
+from kinoloom.store.cost_rows import CostRow, Group, cost_rows, within
 from kinoloom.store.database import Database
 from kinoloom.store.ids import new_id
 from kinoloom.store.money import plain, rounded_up
-from kinoloom.store.tables import JobRow, RemoteCallRow
+from kinoloom.store.tables import FilmReservationRow, JobRow, RemoteCallRow
 
 __all__ = [
     "OPEN",
@@ -42,9 +47,6 @@ __all__ = [
     "Spending",
     "release_unsent",
 ]
-
-Group = Literal["day", "backend", "model", "film", "key"]
-"""What costs may be added up by."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +61,9 @@ class RemoteCall:
 
     `reserved` is what it is expected to cost, None for a price that nobody knows and the user
     agreed to; `charged` what it did cost, None until that is known. Both are in `currency`.
-    `owner` is the id of the key that asked and `film` that of a film. `nudged_at` is when the
-    service last said that there is something to see.
+    `owner` is the id of the key that asked and `film` that of a film; `reservation` is the film's
+    job out of whose reservation it is paid. `nudged_at` is when the service last said that there is
+    something to see.
     """
 
     id: str
@@ -78,6 +81,7 @@ class RemoteCall:
     currency: str
     owner: str | None
     film: str | None
+    reservation: str | None
     error: Mapping[str, Any] | None
     created_at: datetime
     sent_at: datetime | None
@@ -101,23 +105,6 @@ class RemoteCall:
             elif isinstance(value, Mapping):
                 data[name] = dict(value)
         return data
-
-
-@dataclass(frozen=True)
-class CostRow:
-    """What some calls add up to, in one currency.
-
-    `name` is their day (UTC), backend, model, film or key (the id), empty for none. `calls` counts
-    those that were not released, `charged` is what was paid and `reserved` what open ones hold;
-    `unknown` counts the calls of which neither is known.
-    """
-
-    name: str
-    calls: int
-    charged: Decimal
-    reserved: Decimal
-    unknown: int
-    currency: str
 
 
 class RemoteCalls:
@@ -152,6 +139,8 @@ class RemoteCalls:
             self._database.take_turn_to_spend(session)
             if not _lives(session, job_id):
                 raise Conflict(f"The job {job_id} has ended, so nothing is ordered for it.")
+            parent = session.scalar(select(JobRow.parent).where(JobRow.id == job_id))
+            set_aside = parent and session.get(FilmReservationRow, parent)
             attempts = _check_others(session, job_id, take, currency)
             now = self._database.now(session)
             row = RemoteCallRow(
@@ -168,9 +157,19 @@ class RemoteCalls:
                 currency=currency,
                 owner=owner or "",
                 film=film or "",
+                reservation=parent if set_aside else None,
                 created_at=now,
             )
-            check_limits(session, limits, row, unknown_ok=unknown_ok)
+            asked = Asked(
+                amount=amount,
+                currency=currency,
+                at=now,
+                owner=row.owner,
+                film=row.film,
+                job_id=job_id,
+                reservation=row.reservation,
+            )
+            check_limits(session, limits, asked, unknown_ok=unknown_ok)
             session.add(row)
         return _call(row)
 
@@ -340,28 +339,8 @@ class RemoteCalls:
 
         In the order of the names, which are days, backends, models, films or ids of keys.
         """
-        names: dict[Group, ColumnElement[str]] = {
-            "day": self._database.day(RemoteCallRow.created_at),
-            "backend": RemoteCallRow.backend.expression,
-            "model": RemoteCallRow.model.expression,
-            "film": RemoteCallRow.film.expression,
-            "key": RemoteCallRow.owner.expression,
-        }
-        is_open = RemoteCallRow.state.in_(OPEN)
-        known = case((is_open, RemoteCallRow.reserved), else_=RemoteCallRow.charged)
-        query = select(
-            names[by],
-            func.count(),
-            func.coalesce(func.sum(RemoteCallRow.charged), Decimal(0)),
-            func.coalesce(func.sum(case((is_open, RemoteCallRow.reserved))), Decimal(0)),
-            func.count() - func.count(known),
-            RemoteCallRow.currency,
-        ).where(RemoteCallRow.state != "released")
-        query = query.where(*_within(since, until, owner))
-        query = query.group_by(names[by], RemoteCallRow.currency)
         with self._database.reading() as session:
-            rows = session.execute(query.order_by(names[by], RemoteCallRow.currency))
-            return [CostRow(*row) for row in rows]
+            return cost_rows(self._database, session, by, since, until, owner)
 
     def spending(
         self,
@@ -372,14 +351,23 @@ class RemoteCalls:
         job_id: str | None = None,
         currency: str = "USD",
     ) -> Spending:
-        """What was paid and what is reserved in one currency, for all of what is given."""
-        which = [*_within(since, None, owner), RemoteCallRow.currency == currency]
+        """What was paid and what is reserved in one currency, for all of what is given.
+
+        What is left for a film that is being made counts, whatever `since` is: it is spent from now
+        on. Of one job (`job_id`) only its calls do.
+        """
+        which = [*within(since, None, owner), RemoteCallRow.currency == currency]
         if film is not None:
             which.append(RemoteCallRow.film == film)
         if job_id is not None:
             which.append(RemoteCallRow.job_id == job_id)
+
+        def counts(left: Left) -> bool:
+            mine = owner in (None, left.owner) and film in (None, left.film)
+            return job_id is None and left.currency == currency and mine
+
         with self._database.reading() as session:
-            return spending_in(session, *which)
+            return spending_in(session, *which, left=filter(counts, left_of_films(session)))
 
     def spent(
         self,
@@ -459,19 +447,6 @@ def _check_others(session: Session, job_id: str, take: int, currency: str) -> in
                 hints=["Ask for the clip anew, from the other service."],
             )
     return attempts
-
-
-def _within(
-    since: datetime | None, until: datetime | None, owner: str | None
-) -> Sequence[ColumnElement[bool]]:
-    which = []
-    if since is not None:
-        which.append(RemoteCallRow.created_at >= since)
-    if until is not None:
-        which.append(RemoteCallRow.created_at < until)
-    if owner is not None:
-        which.append(RemoteCallRow.owner == owner)
-    return which
 
 
 _SAME = tuple(item.name for item in fields(RemoteCall) if item.name not in ("owner", "film"))

@@ -5,24 +5,18 @@ A change here needs a migration in ``migrations/versions``; the tests compare th
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import (
     JSON,
     BigInteger,
-    DateTime,
-    Dialect,
     Double,
     ForeignKey,
     Index,
-    Integer,
     LargeBinary,
     MetaData,
-    String,
-    Text,
-    TypeDecorator,
     UniqueConstraint,
     func,
     select,
@@ -36,7 +30,7 @@ from sqlalchemy.orm import (
     relationship,
 )
 
-from kinoloom.store.money import millionths, of_millionths
+from kinoloom.store.column_types import AnyText, Counting, Money, UtcDateTime, Word
 
 # Names that every database agrees on, so that a later migration can name what it changes.
 NAMES = {
@@ -45,76 +39,6 @@ NAMES = {
     "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
     "pk": "pk_%(table_name)s",
 }
-
-
-class UtcDateTime(TypeDecorator[datetime]):
-    """A moment in UTC, also in databases that do not know time zones."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """The moment in UTC; a time without a zone is refused, since nobody knows when it is."""
-        if value is None:
-            return None
-        if value.tzinfo is None:
-            raise ValueError("a time needs a time zone")
-        return value.astimezone(UTC)
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """The moment in UTC; PostgreSQL gives it in the zone of the session."""
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-
-
-class Word(TypeDecorator[str]):
-    """Short text of a bounded length, in a form that every database takes.
-
-    It may be looked for with anything that a client sends: what is no Unicode becomes \\udcNN, and
-    the character 0, which PostgreSQL refuses, \\x00.
-    """
-
-    impl = String
-    cache_ok = True
-
-    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        """Text that the database takes."""
-        return None if value is None else _storable(value)
-
-
-class AnyText(TypeDecorator[str]):
-    """Text of any length that may hold what is no Unicode (a file name in another encoding)."""
-
-    impl = Text
-    cache_ok = True
-
-    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        """Text that the database takes, changed as a `Word` is."""
-        return None if value is None else _storable(value)
-
-
-class Money(TypeDecorator[Decimal]):
-    """An amount of some currency, exact to a millionth; sums of it are exact too."""
-
-    impl = BigInteger
-    cache_ok = True
-
-    def process_bind_param(self, value: Decimal | None, dialect: Dialect) -> int | None:
-        """The amount in millionths; what is finer is refused."""
-        return None if value is None else millionths(value)
-
-    def process_result_value(self, value: Any | None, dialect: Dialect) -> Decimal | None:
-        """The amount; PostgreSQL gives a sum of whole numbers as a decimal one."""
-        return None if value is None else of_millionths(int(value))
-
-
-def _storable(value: str) -> str:
-    return value.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\x00")
-
-
-# SQLite counts up by itself only what it calls an INTEGER.
-Counting = BigInteger().with_variant(Integer, "sqlite")
 
 
 class Base(DeclarativeBase):
@@ -143,7 +67,7 @@ class ClipAssetRow(Base):
         ForeignKey("clips.id", ondelete="CASCADE"), primary_key=True
     )
     # "video" for the clip itself, "poster", "input:" and the request's field ("input:image", ...),
-    # or "take:" and a seed.
+    # "take:" and a seed, or "boundary:" and the name of frames that a film goes on from.
     role: Mapped[str] = mapped_column(Word(80), primary_key=True)
     digest: Mapped[str] = mapped_column(ForeignKey("assets.digest"), index=True)
 
@@ -276,6 +200,7 @@ class RemoteCallRow(Base):
             for name in ("created_at", "owner", "film")
         ),
         Index(None, "backend", "model", "state", "finished_at"),
+        Index("ix_remote_calls_reservation_sums", "reservation", "state", "charged", "reserved"),
     )
 
     id: Mapped[str] = mapped_column(Word(36), primary_key=True)
@@ -294,6 +219,8 @@ class RemoteCallRow(Base):
     # Empty for nobody, and for no film.
     owner: Mapped[str] = mapped_column(Word(36))
     film: Mapped[str] = mapped_column(Word(36))
+    # The film's job out of whose reservation it is paid, if there is one.
+    reservation: Mapped[str | None] = mapped_column(Word(36))
     error: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     sent_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
@@ -420,6 +347,22 @@ class FilmRow(Base):
     job_id: Mapped[str | None] = mapped_column(Word(36))
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class FilmReservationRow(Base):
+    """What is set aside for a film, for as long as its job has not ended.
+
+    The calls made out of it name that job; they are what is used of it.
+    """
+
+    __tablename__ = "film_reservations"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    film: Mapped[str] = mapped_column(Word(36))
+    # Empty for nobody.
+    owner: Mapped[str] = mapped_column(Word(36))
+    amount: Mapped[Decimal] = mapped_column(Money)
+    currency: Mapped[str] = mapped_column(Word(3))
 
 
 class FilmAssetRow(Base):

@@ -12,7 +12,7 @@ from kinoloom.config import Settings
 from kinoloom.errors import BudgetExceeded, InvalidMedia
 from kinoloom.film.board import ShotDefaults, ShotSpec, Storyboard, Transition
 from kinoloom.film.making import Planner, ways_of
-from kinoloom.film.plan import FilmPlan, plan_film
+from kinoloom.film.plan import FilmPlan, There, plan_film
 from kinoloom.planner import resolve
 from kinoloom.planner.cost import Cost
 from kinoloom.planner.inputs import Inputs
@@ -129,7 +129,7 @@ def test_another_rate_is_resampled_to_the_frame(planner: Planner) -> None:
 def test_the_segments_of_a_take_have_seeds_and_pictures_of_their_own(planner: Planner) -> None:
     first, second, _ = (
         ways_of(_board(100), planner, _get)[0].request(
-            number, seed=5, prompt="a cube", image=Path("before.png")
+            number, seed=5, prompt="a cube", start=Path("before.png")
         )
         for number in range(3)
     )
@@ -138,7 +138,7 @@ def test_the_segments_of_a_take_have_seeds_and_pictures_of_their_own(planner: Pl
 
 
 def test_what_is_there_costs_nothing(paid: Callable[[str | None], Planner]) -> None:
-    plan = _plan(_board(9, 8), paid("0.25"), kept=lambda shot: int(shot == "s0"))
+    plan = _plan(_board(9, 8), paid("0.25"), there={"s0": There(clips=1)})
     assert (plan.known, plan.clips, plan.reused) == (Decimal("0.25"), 1, 1)
 
 
@@ -150,7 +150,7 @@ def test_the_smaller_budget_counts(paid: Callable[[str | None], Planner]) -> Non
     dear = _plan(board, paid("0.51"), budget=Decimal(2))
     with pytest.raises(BudgetExceeded, match="more than its budget") as told:
         dear.check_budget()
-    assert told.value.details == {"budget": "1", "asked": "1.02"}
+    assert told.value.details == {"budget": "1", "spent": "0", "asked": "1.02"}
 
 
 def test_an_unknown_price_is_never_a_sum(paid: Callable[[str | None], Planner]) -> None:

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from decimal import Decimal
+from importlib import resources
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from film_set import WORDS, FilmSet, film_set
 from kinoloom.config import Settings
-from kinoloom.errors import InvalidMedia
+from kinoloom.errors import Conflict, InvalidMedia
+from kinoloom.film.board import Transition
 from kinoloom.store.store import Store
 from stand_in import until
 
@@ -88,8 +92,11 @@ def test_a_film_that_is_finished_costs_no_render_and_no_joining(films: FilmSet) 
     assert films.child.calls.count("stitch") == 1
 
 
-def test_one_shot_that_fails_leaves_the_others_and_is_tried_again(films: FilmSet) -> None:
-    film = films.films.create(films.board("keyframe")).id
+@pytest.mark.parametrize(("policy", "state"), [("fail", "failed"), ("wait", "held")])
+def test_one_shot_that_fails_leaves_the_others_and_is_tried_again(
+    films: FilmSet, policy: str, state: str
+) -> None:
+    film = films.films.create(films.board("keyframe", on_failure=policy)).id
     failing = iter([True])
 
     def fail(command: str) -> None:
@@ -97,7 +104,7 @@ def test_one_shot_that_fails_leaves_the_others_and_is_tried_again(films: FilmSet
             raise InvalidMedia("The picture was broken.")
 
     films.child.before = fail
-    job = films.render(film, "failed")
+    job = films.render(film, state)
     assert job.error is not None
     (name,) = job.error["details"]["shots"]
     assert name in job.error["message"]
@@ -106,7 +113,7 @@ def test_one_shot_that_fails_leaves_the_others_and_is_tried_again(films: FilmSet
     assert states[name] == "failed"
 
     count = len(films.rendered())
-    films.jobs.retry(job.id)
+    (films.jobs.retry if policy == "fail" else films.jobs.release)(job.id)
     until(lambda: films.jobs.get(job.id).state == "succeeded")
     assert len(films.rendered()) == count + 1
 
@@ -119,11 +126,54 @@ def test_in_a_chain_what_follows_a_failure_waits(films: FilmSet) -> None:
             raise InvalidMedia("The picture was broken.")
 
     films.child.before = fail
-    job = films.render(film, "failed")
+    job = films.render(film, "held")
     assert job.error is not None
     assert list(job.error["details"]["shots"]) == ["shot-3"]
-    states = [shot["state"] for shot in films.films.status(film).shots]
-    assert states == ["done", "done", "failed", "waiting"]
+    status = films.films.status(film)
+    assert [shot["state"] for shot in status.shots] == ["done", "done", "failed", "waiting"]
+    assert status.step == "waits for you"
+    assert films.films.plan(films.board(), film_id=film).clips == 2
+    told = [e.type for e in films.store.events.after(0, job_id=job.id)]
+    assert told.count("error") == 1
+
+
+def test_a_film_that_waits_can_be_edited_and_goes_on(films: FilmSet) -> None:
+    film = films.films.create(films.board()).id
+    films.child.before = _broken(films, 2)
+    waiting = films.render(film, "held")
+    with pytest.raises(Conflict, match="waits for you"):
+        films.films.delete(film)
+    films.child.before = lambda _command: None
+    count = len(films.rendered())
+    films.films.retake(film, "shot-2", seed=99)
+    films.films.choose(film, "shot-2", 1)
+    films.films.update(film, films.board(words=(*WORDS[:2], "a cube", WORDS[3])))
+    job = films.render(film)
+    assert (job.id, job.run > waiting.run) == (waiting.id, True)
+    # The take that was asked for is made too.
+    assert sorted(films.rendered(count)) == sorted([WORDS[1], "a cube", WORDS[3]])
+
+
+def test_a_film_that_waits_and_is_released_has_its_new_words(films: FilmSet) -> None:
+    film = films.films.create(films.board()).id
+    films.child.before = _broken(films, 3)
+    waiting = films.render(film, "held")
+    films.child.before = lambda _command: None
+    films.films.update(film, films.board(words=(*WORDS[:3], "a cube")))
+    count = len(films.rendered())
+    films.jobs.release(waiting.id)
+    until(lambda: films.jobs.get(waiting.id).state == "succeeded")
+    assert films.rendered(count) == ["a cube"]
+
+
+def _broken(films: FilmSet, number: int) -> Callable[[str], None]:
+    """Lets every render fail that is begun after so many."""
+
+    def fail(command: str) -> None:
+        if command == "render" and len(films.rendered()) == number:
+            raise InvalidMedia("The picture was broken.")
+
+    return fail
 
 
 def test_a_seam_that_is_seen_is_taken_again_twice_and_the_best_is_kept(films: FilmSet) -> None:
@@ -188,6 +238,7 @@ def test_a_film_that_was_stopped_goes_on_where_it_was(films: FilmSet) -> None:
 
 
 def test_a_long_shot_is_made_in_parts_that_join(films: FilmSet) -> None:
+    chains(films, True)
     board = films.board(words=("a red ball",))
     shot = board.shots[0].model_copy(update={"frames": 100})
     film = films.films.create(board.model_copy(update={"shots": (shot,)})).id
@@ -195,17 +246,102 @@ def test_a_long_shot_is_made_in_parts_that_join(films: FilmSet) -> None:
     assert clip is not None
     assert clip.frames == 100
     (take,) = films.store.films.takes(film)
-    assert [segment["asked"] for segment in take.segments] == [49, 49, 9]
+    assert [segment["asked"] for segment in take.segments] == [49, 49, 25]
     tasks = [films.store.clips.get(segment["clip"]) for segment in take.segments]
-    assert [made.task for made in tasks if made is not None] == ["t2v", "i2v", "i2v"]
-    assert [piece["skip"] for piece in clip.plan["cut"]["pieces"]] == [0, 1, 1]
+    assert [made.task for made in tasks if made is not None] == ["t2v", "extend", "extend"]
+    assert [piece["skip"] for piece in clip.plan["cut"]["pieces"]] == [0, 9, 9]
 
 
 def test_progress_tells_shots_and_money(films: FilmSet) -> None:
     film = films.films.create(films.board()).id
     job = films.render(film)
     told = [e.data for e in films.store.events.after(0, job_id=job.id) if e.type == "state"]
-    assert [data["state"] for data in told] == ["held", "queued", "running", "succeeded"]
+    assert [data["state"] for data in told] == ["queued", "running", "succeeded"]
     status = films.films.status(film)
     assert (status.done, status.total, status.step) == (4, 4, "finished")
     assert Decimal(status.spent) == 0
+
+
+def chains(films: FilmSet, value: bool) -> None:
+    """Have spark's card say whether a film goes on from several frames."""
+    packaged = resources.files("kinoloom") / "catalog" / "cards" / "spark.yaml"
+    card = yaml.safe_load(packaged.read_text())
+    card["extend"] |= {"chains": value}
+    films.settings.models.mkdir(parents=True, exist_ok=True)
+    (films.settings.models / "spark.yaml").write_text(yaml.safe_dump(card))
+
+
+def long(films: FilmSet, **more: Any) -> Any:
+    """Shots of which the film shows enough for several frames of context."""
+    board = films.board(words=WORDS[:3], **more)
+    shots = [shot.model_copy(update={"frames": 20}) for shot in board.shots]
+    return board.model_copy(update={"shots": tuple(shots)})
+
+
+def test_a_chain_goes_on_from_the_last_frames_where_the_model_takes_several(
+    films: FilmSet,
+) -> None:
+    chains(films, True)
+    film = films.films.create(long(films)).id
+    clip = films.store.clips.get(str(films.render(film).clip_id))
+    assert clip is not None
+    assert clip.frames == 60
+    assert [(p["skip"], p["frames"]) for p in clip.plan["cut"]["pieces"]] == [
+        (0, 20),
+        (9, 20),
+        (9, 20),
+    ]
+    takes = films.store.films.takes(film)
+    made = [films.store.clips.get(take.segments[0]["clip"]) for take in takes]
+    assert [(m.task, m.frames) for m in made if m] == [("t2v", 25), ("extend", 33), ("extend", 33)]
+    for before, after, shown in ((0, 1, 20), (1, 2, 29)):
+        earlier, later = made[before], made[after]
+        assert earlier is not None
+        assert later is not None
+        assert list(earlier.boundaries) == [f"{shown}:9"]
+        # All nine with the colours of the film's first frame, and they are what was asked for.
+        assert later.inputs == {"video": takes[after].upstream}
+        handed = films.store.assets.path(takes[after].upstream).read_text()
+        assert handed.startswith(f"9 frames to {shown} of ")
+        assert " like frame 1 of " in handed
+
+
+def test_an_edit_of_how_a_shot_follows_leaves_the_one_before_it(films: FilmSet) -> None:
+    chains(films, True)
+    board = long(films)
+    film = films.films.create(board).id
+    films.render(film)
+    before = len(films.rendered())
+    fade = Transition(kind="crossfade", duration=0.5)
+    fading = board.shots[1].model_copy(update={"transition": fade})
+    films.films.update(
+        film, board.model_copy(update={"shots": (board.shots[0], fading, board.shots[2])})
+    )
+    films.render(film)
+    assert films.rendered(before) == list(WORDS[1:3])
+    # The one picture is the last of the nine frames that were kept.
+    take = films.store.films.takes(film, "shot-2")[0]
+    picture = films.store.assets.path(take.upstream).read_text()
+    assert picture.startswith("frame 9 of 9 frames to 20 of ")
+
+    films.films.update(film, board)
+    films.render(film)
+    assert films.rendered(before) == list(WORDS[1:3])
+
+
+def test_a_film_that_was_chained_by_one_frame_is_made_anew_from_several(films: FilmSet) -> None:
+    chains(films, False)
+    film = films.films.create(long(films)).id
+    films.render(film)
+    clips = [films.store.clips.get(t.segments[0]["clip"]) for t in films.store.films.takes(film)]
+    assert [list(clip.boundaries) for clip in clips if clip] == [["20"], ["21"], ["21"]]
+    chains(films, True)
+    films.render(film)
+    # The first clip lacks the frames, so it is made once more, and then it has both.
+    assert films.rendered(3) == list(WORDS[:3])
+    takes = films.store.films.takes(film)
+    clips = [films.store.clips.get(take.segments[0]["clip"]) for take in takes]
+    assert [clip.task for clip in clips if clip] == ["t2v", "extend", "extend"]
+    count = len(films.rendered())
+    films.render(film)
+    assert len(films.rendered()) == count

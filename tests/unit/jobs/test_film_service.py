@@ -10,7 +10,7 @@ import pytest
 from film_set import WORDS, FilmSet, film_set
 from kinoloom.config import Settings
 from kinoloom.errors import BudgetExceeded, Conflict, InvalidRequest, NotFound
-from kinoloom.film.board import Storyboard
+from kinoloom.film.board import ShotDefaults, Storyboard
 from kinoloom.jobs.service import FilmPart
 from kinoloom.jobs.spending import reserve_take
 from kinoloom.planner.plan import Plan
@@ -73,6 +73,10 @@ def test_in_a_chain_another_take_lets_what_follows_be_made_again(films: FilmSet)
     assert films.rendered(4) == [WORDS[2], WORDS[3]]
     _, said = films.films.choose(film, "shot-3", 1)
     assert "shot-4" in said
+    # It goes on from the take that is not shown any more.
+    states = [shot["state"] for shot in films.films.status(film).shots]
+    assert states == ["done", "done", "done", "waiting"]
+    assert films.films.plan(films.board(), film_id=film).clips == 1
     assert films.render(film).clip_id == first.clip_id
     assert len(films.rendered()) == 6
 
@@ -85,6 +89,14 @@ def test_what_a_film_has_is_not_planned_again(films: FilmSet) -> None:
     assert films.films.plan(board, film_id=film).clips == 0
     edited = films.board(words=(*WORDS[:2], "a cube", WORDS[3]))
     assert films.films.plan(edited, film_id=film).clips == 2
+    # The words are the same, but not what is made of them.
+    slower = films.board(defaults=ShotDefaults(steps=9))
+    assert films.films.plan(slower, film_id=film).clips == 4
+    third = board.shots[2].model_copy(update={"frames": 7})
+    shorter = films.board(shots=(*board.shots[:2], third, board.shots[3]))
+    assert films.films.plan(shorter, film_id=film).clips == 1  # from another frame of the same clip
+    films.films.update(film, slower)
+    assert {shot["state"] for shot in films.films.status(film).shots} == {"waiting"}
 
 
 def test_a_film_that_is_rendered_is_not_changed(films: FilmSet) -> None:
