@@ -14,12 +14,13 @@ from pathlib import Path
 from kinoloom.backends.base import Order, RemoteBackend, RemoteStatus, Ticket
 from kinoloom.catalog.card import ModelCard
 from kinoloom.config import Settings
-from kinoloom.errors import KinoloomError, NotFound, Uncertain
+from kinoloom.errors import Conflict, KinoloomError, NotFound, Uncertain
 from kinoloom.jobs.notices import notified_at
 from kinoloom.jobs.planning import load_catalog, remote_for
 from kinoloom.jobs.takes import plan_of_take, take_of
 from kinoloom.planner.cost import shown
 from kinoloom.planner.plan import Plan
+from kinoloom.store.jobs import JobRecord
 from kinoloom.store.remote_calls import RemoteCall
 from kinoloom.store.store import Store
 
@@ -43,6 +44,34 @@ def order_of(
         inputs=pictures,
         audio=plan.audio,
         notify=notified_at(settings, call),
+    )
+
+
+def settle_doubt(store: Store, job: JobRecord, remote_id: str | None) -> None:
+    """Note that a job's uncertain order is there under an id, or with None that it is not there.
+
+    Raises Conflict when the job has no such order, and when another one has that id: two jobs would
+    wait for the same video, and the order that was really meant be lost.
+    """
+    calls = store.remote_calls
+    for call in calls.of_job(job.id):
+        if call.state != "uncertain":
+            continue
+        if remote_id is None:
+            settled = calls.unsend(call.id)
+        else:
+            for other in calls.list(backend=call.backend, remote_id=remote_id, limit=1):
+                raise Conflict(
+                    f"The order {remote_id} is that of another clip.",
+                    cause=f"The job {other.job_id} has it.",
+                    hints=[f"Look for another one at {call.backend}, of {call.created_at}."],
+                )
+            settled = calls.accept(call.id, remote_id=remote_id)
+        if settled:
+            return
+    raise Conflict(
+        f"The job {job.id} has no order that anybody is uncertain about.",
+        hints=[f"Look at its orders: kinoloom jobs show {job.id}"],
     )
 
 

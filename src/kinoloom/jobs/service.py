@@ -33,7 +33,7 @@ from kinoloom.errors import (
 from kinoloom.jobs.dead import live_workers
 from kinoloom.jobs.planning import machine_of, plan_request
 from kinoloom.jobs.queues import FILM, OWN, queue_for
-from kinoloom.jobs.remote_end import end_left_orders
+from kinoloom.jobs.remote_end import end_left_orders, settle_doubt
 from kinoloom.jobs.render_process import RenderProcess
 from kinoloom.jobs.reuse import find_again
 from kinoloom.jobs.spending import film_limits, reserve_job
@@ -301,7 +301,7 @@ class JobService:
 
         `remote_id` is what the service calls it; `not_accepted` that it has no such order. A job
         that waits for that goes on. Raises NotFound, InvalidRequest unless just one is said, and
-        Conflict when the job has no such order.
+        Conflict when the job has no such order, or the id is that of another job's.
         """
         job = self.get(job_id, owner=owner)
         if (remote_id is None) != not_accepted:
@@ -309,21 +309,7 @@ class JobService:
             raise InvalidRequest([Problem("remote_id", remote_id, allowed)])
         if remote_id is not None and not (remote_id.isprintable() and 0 < len(remote_id) <= 500):
             raise InvalidRequest([Problem("remote_id", remote_id, "1 to 500 letters and digits")])
-        calls = self._store.remote_calls
-        open_ones = [call for call in calls.of_job(job.id) if call.state == "uncertain"]
-        for call in open_ones:
-            settled = (
-                calls.unsend(call.id)
-                if remote_id is None
-                else calls.accept(call.id, remote_id=remote_id)
-            )
-            if settled:
-                break
-        else:
-            raise Conflict(
-                f"The job {job.id} has no order that anybody is uncertain about.",
-                hints=[f"Look at its orders: kinoloom jobs show {job.id}"],
-            )
+        settle_doubt(self._store, job, remote_id)
         if job.state in FINISHED:
             end_left_orders(self._store, self._settings, job_id=job.id)
             return self.get(job.id)

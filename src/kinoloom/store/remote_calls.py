@@ -296,6 +296,7 @@ class RemoteCalls:
         states: Collection[CallState] = (),
         backend: str | None = None,
         job_id: str | None = None,
+        remote_id: str | None = None,
         limit: int = 50,
         before: str | None = None,
     ) -> Sequence[RemoteCall]:
@@ -310,6 +311,8 @@ class RemoteCalls:
             query = query.where(RemoteCallRow.backend == backend)
         if job_id is not None:
             query = query.where(RemoteCallRow.job_id == job_id)
+        if remote_id is not None:
+            query = query.where(RemoteCallRow.remote_id == remote_id)
         if before is not None:
             query = query.where(RemoteCallRow.id < before)
         return self._found(query)

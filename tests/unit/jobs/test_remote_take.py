@@ -234,6 +234,19 @@ def test_just_one_thing_is_said_of_an_order(agency: Agency) -> None:
         assert raised.value.kind == "invalid_params"
 
 
+def test_an_order_is_that_of_one_job(agency: Agency) -> None:
+    agency.plain.findable = False
+    done = agency.make()
+    agency.plain.answers.append(("accepted", LOST))
+    held = agency.make(cache="bypass")
+    with pytest.raises(KinoloomError, match="remote-1 is that of another clip") as raised:
+        agency.service.resolve(held.id, remote_id="remote-1")
+    assert done.id in raised.value.cause
+    assert agency.states(held) == ["uncertain"]
+    agency.service.resolve(held.id, remote_id="remote-2")
+    assert agency.states(held) == ["accepted"]
+
+
 def test_an_uncertain_order_of_a_cancelled_job_is_resolved_too(agency: Agency) -> None:
     agency.plain.findable = False
     agency.plain.answers.append(("accepted", LOST))
