@@ -11,12 +11,15 @@ from typing import Any
 import pytest
 
 from fakes.plain import PlainService, offer, write_card
-from film_set import FilmSet, film_set
+from film_set import FilmSet, FilmStandIn, film_set
 from kinoloom.config import Settings
 from kinoloom.config_sections import BudgetSettings, FallbackSettings
 from kinoloom.errors import BudgetExceeded, QuotaExceeded, Uncertain
-from kinoloom.jobs import remote_take
+from kinoloom.jobs import here, remote_take, worker
 from kinoloom.jobs.costs import cost_report
+from kinoloom.jobs.film_here import FilmHere
+from kinoloom.jobs.film_segments import Children
+from kinoloom.jobs.film_status import FilmStatus
 from kinoloom.store.store import Store
 
 D = Decimal
@@ -166,3 +169,36 @@ def test_an_uncertain_order_waits_whatever_the_shot_says(
     films.render(film)
     assert services["plain"].most_paid == 1
     assert len(services["plain"].orders) == 1
+
+
+class Watch:
+    """Sees a film go on, and is not interested."""
+
+    def note(self, text: str) -> None: ...
+
+    def film(self, status: FilmStatus) -> None: ...
+
+
+def test_a_command_goes_on_with_an_order_that_is_resolved_meanwhile(
+    opened: Open, services: dict[str, PlainService], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (here, worker):
+        monkeypatch.setattr(module, "RenderProcess", lambda _settings, **_: FilmStandIn())
+    films, look = opened(day="1"), Children.look
+    services["plain"].answers.append(("accepted", Uncertain("Who knows?")))
+    services["plain"].findable = False
+    resolved = []
+
+    def looked(children: Children) -> None:
+        held = [child for child in films.jobs.list(states=["held"]) if child.error is not None]
+        resolved.extend(films.jobs.resolve(child.id, remote_id="remote-1") for child in held)
+        look(children)  # only now the film sees it
+
+    monkeypatch.setattr(Children, "look", looked)
+    film = begun(films)
+    with FilmHere(films.settings) as command:
+        status = command.render(film, Watch())
+    assert status.job is not None
+    assert status.job.state == "succeeded", status.job.error
+    assert len(resolved) == 1
+    assert (services["plain"].most_paid, len(services["plain"].orders)) == (1, 1)
