@@ -55,8 +55,9 @@ class Listener:
                     self._drop(min(self._asked, key=self._asked.__getitem__))
                 watch = self._watches[prompt_id] = Watch(planned)
             self._asked[prompt_id] = self._clock()
+            # The thread may have been told to end and be at it still: then it goes on, and pauses.
+            self._wake.clear()
             if self._thread is None:
-                self._wake.clear()
                 self._tried.clear()
                 self._thread = threading.Thread(
                     target=self._run, name="kinoloom-comfyui", daemon=True

@@ -201,3 +201,40 @@ def test_without_a_connection_what_was_asked_is_not_kept(clock: Clock) -> None:
     listener.asked(watch, RemoteStatus("queued"))
     assert not listener.fresh(watch)
     listener.forget("p")
+
+
+class Pauses(threading.Event):
+    """Notes whether each pause was one, and ends it at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.real: list[bool] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.real.append(not self.is_set())
+        return True
+
+
+def test_it_pauses_between_two_tries_after_another_prompt_took_the_place_of_the_last(
+    monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    listener, pauses = Listener("http://127.0.0.1:9", "me", clock=clock), Pauses()
+    began, drop = threading.Event(), threading.Event()
+
+    def listen() -> None:
+        began.set()
+        drop.wait(DEADLINE)
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(listener, "_listen", listen)
+    monkeypatch.setattr(listener, "_wake", pauses)
+    listener.follow("ours", {})
+    assert began.wait(DEADLINE)
+    # As when a server gives an order a number of its own.
+    listener.forget("ours")
+    listener.follow("theirs", {})
+    drop.set()
+    wait(lambda: len(pauses.real) >= 3)
+    listener.forget("theirs")
+    wait(lambda: listener.idle)
+    assert all(pauses.real[:3])
