@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from fakes.plain import PlainService, offer, write_card
 from kinoloom.backends.local.backend import LocalBackend
 from kinoloom.catalog.card import ModelCard
 from kinoloom.catalog.loader import Catalog
 from kinoloom.config import Settings
+from kinoloom.jobs import job_run, remote_take
 from kinoloom.jobs.clip import Made, make_clip
 from kinoloom.jobs.progress import Listener
 from kinoloom.planner import resolve
@@ -17,6 +19,7 @@ from kinoloom.planner.plan import Plan
 from kinoloom.request import VideoRequest
 from kinoloom.store.clips import ClipRecord
 from kinoloom.store.store import Store
+from unit.jobs.elsewhere import Agency
 
 
 @pytest.fixture
@@ -72,3 +75,25 @@ def run(
 def make(run: Callable[..., Made]) -> Callable[..., ClipRecord]:
     """Make the clip of a plan with the tiny model; its record."""
     return lambda plan, listener=None: run(plan, listener).record
+
+
+@pytest.fixture
+def agency(
+    tmp_path: Path, tiny_cards: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Agency]:
+    """A worker's place with one service, and nobody waits."""
+    monkeypatch.setattr(job_run, "_PAUSE", 0.0)
+    monkeypatch.setattr(remote_take, "_FIRST_PAUSE", 0.0)
+    for name in ("ARRIVAL_SECONDS", "SENDING_SECONDS", "FIND_SECONDS"):
+        monkeypatch.setattr(remote_take, name, 0.0)
+    cards = tmp_path / "cards"
+    cards.mkdir()
+    write_card(cards)
+    service = PlainService()
+    offer(monkeypatch, plain=service)
+    settings = Settings(
+        home=tmp_path / "home", models=cards, device="cpu", outputs=tmp_path / "out"
+    )
+    opened = Agency(settings, store, {"plain": service})
+    yield opened
+    opened.service.close()

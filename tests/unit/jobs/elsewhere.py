@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from fakes.plain import PlainService
+from kinoloom.backends.base import RemoteStatus
 from kinoloom.config import Settings
+from kinoloom.errors import Uncertain
 from kinoloom.store.jobs import JobRecord
 from kinoloom.store.remote_calls import RemoteCall
 from kinoloom.store.store import Store
 from workshop import Workshop
+
+LOST = Uncertain("The service did not answer, and may have taken the order.")
+MONEY = Decimal("0.5")  # for the usual clip of `plain`
+RUNNING = RemoteStatus("running")
 
 
 class Agency(Workshop):

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 
 import pytest
+from sqlalchemy.orm import Session
 
 from kinoloom.store import Store
+from kinoloom.store.database import Database
 
 
 @pytest.fixture
@@ -29,3 +32,16 @@ def store(tmp_path: Path, database_url: str | None) -> Iterator[Store]:
     (tmp_path / "home").mkdir()
     with Store.open(tmp_path / "home", database_url=database_url) as opened:
         yield opened
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[datetime], None]:
+    """Sets what time it is for the database."""
+
+    def set_to(moment: datetime) -> None:
+        def told(_database: Database, _session: Session) -> datetime:
+            return moment
+
+        monkeypatch.setattr(Database, "now", told)
+
+    return set_to

@@ -1,97 +1,29 @@
-"""Does the client of Replicate keep its promises, against a server of its wire format?"""
+"""Does an order reach Replicate once, as its card says, and is a lost one found again?"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
-from fakes.orders import order_of, png
-from fakes.replicate import WEBHOOK_SECRET, FakeReplicate, Prediction
-from kinoloom.backends.base import Order, RemoteStatus, Ticket
+from fakes.orders import png
+from fakes.replicate import FakeReplicate, Prediction
+from integration.replicate.asking import KLING, VEO, WAN, card_of, only, order, settings_of
 from kinoloom.backends.replicate.backend import ReplicateBackend
-from kinoloom.catalog.card import ModelCard
-from kinoloom.catalog.loader import Catalog
-from kinoloom.config import Settings
-from kinoloom.config_sections import BackendsSettings, ReplicateSettings
 from kinoloom.errors import (
-    ContentRejected,
-    InsufficientMemory,
-    InvalidMedia,
     InvalidRequest,
     KinoloomError,
     ModelNotFound,
     NetworkFailed,
     NotAuthenticated,
-    NotFound,
     QuotaExceeded,
     RateLimited,
     Uncertain,
 )
-from kinoloom.server.app import create_app
 from kinoloom.store.ids import new_id
-from kinoloom.store.jobs import JobRecord
-from kinoloom.store.remote_calls import Limits
-from kinoloom.store.store import Store
-from serving import running
-from stand_in import until
-
-
-@pytest.fixture
-def fake() -> Iterator[FakeReplicate]:
-    with FakeReplicate() as fake:
-        yield fake
-
-
-def settings_of(fake: FakeReplicate, tmp_path: Path, **more: Any) -> Settings:
-    own: dict[str, Any] = {"api_key": SecretStr(fake.token), "base_url": fake.url}
-    own |= {"webhook_secret": SecretStr(WEBHOOK_SECRET)} | more
-    return Settings(
-        home=tmp_path / "home", backends=BackendsSettings(replicate=ReplicateSettings(**own))
-    )
-
-
-@pytest.fixture
-def pauses() -> list[float]:
-    return []
-
-
-@pytest.fixture
-def backend(fake: FakeReplicate, tmp_path: Path, pauses: list[float]) -> ReplicateBackend:
-    return ReplicateBackend(settings_of(fake, tmp_path), sleep=pauses.append)
-
-
-def card_of(model: str) -> ModelCard:
-    return Catalog.load().get(model)
-
-
-VEO = card_of("replicate-veo-3.1")
-KLING = card_of("replicate-kling-v2.5-turbo-pro")
-WAN = card_of("replicate-wan-2.2-t2v-fast")
-
-
-def order(card: ModelCard = VEO, task: str | None = None, **changes: Any) -> Order:
-    notify = changes.pop("notify", None)
-    made = order_of(card, task, **changes)
-    return dataclasses.replace(made, key=new_id(), notify=notify)
-
-
-def only(fake: FakeReplicate) -> Prediction:
-    (one,) = fake.predictions.values()
-    return one
-
-
-def ended(backend: ReplicateBackend, ticket: Ticket, card: ModelCard = VEO) -> RemoteStatus:
-    for _ in range(10):
-        status = backend.poll(ticket, card)
-        if status.state not in ("queued", "running"):
-            return status
-    raise AssertionError("it does not end")
 
 
 def test_an_order_becomes_a_video(
@@ -368,117 +300,6 @@ def test_an_older_prediction_that_is_alike_is_not_taken(
     assert backend.find(asked, VEO) is None
 
 
-@pytest.mark.parametrize(
-    ("words", "kind"),
-    [
-        ("The input or output was flagged as sensitive. Please try again. (E005)", ContentRejected),
-        ("CUDA out of memory. Tried to allocate 2.00 GiB", InsufficientMemory),
-        ("Model ran out of memory (E1001)", InsufficientMemory),
-    ],
-)
-def test_a_prediction_that_fails_says_why(
-    backend: ReplicateBackend, fake: FakeReplicate, words: str, kind: type[KinoloomError]
-) -> None:
-    fake.failures["bad"] = words
-    status = ended(backend, backend.submit(order(prompt="bad"), VEO))
-    assert status.state == "failed"
-    assert isinstance(status.error, kind)
-    assert status.charged is None
-
-
-def test_reads_are_made_again(backend: ReplicateBackend, fake: FakeReplicate) -> None:
-    ticket = backend.submit(order(), VEO)
-    fake.polls.extend([500, 429, 503])
-    assert backend.poll(ticket, VEO).state == "queued"
-
-
-def test_a_prediction_that_is_not_known_is_not_found(backend: ReplicateBackend) -> None:
-    with pytest.raises(NotFound):
-        backend.poll(Ticket("../account"), VEO)
-
-
-@pytest.mark.parametrize(
-    ("before", "state", "charged"),
-    [(0, "cancelled", Decimal(0)), (2, "cancelled", None), (3, "succeeded", None)],
-)
-def test_cancelling_says_what_is_left(
-    backend: ReplicateBackend, before: int, state: str, charged: Decimal | None
-) -> None:
-    ticket = backend.submit(order(), VEO)
-    for _ in range(before):
-        backend.poll(ticket, VEO)
-    status = backend.cancel(ticket, VEO)
-    assert (status.state, status.charged) == (state, charged)
-
-
-@pytest.mark.parametrize(
-    "output",
-    [
-        lambda url: [url.replace(".mp4", ".png"), url],
-        lambda url: {"audio": url.replace(".mp4", ".wav"), "video": url},
-    ],
-)
-def test_the_video_is_found_in_whatever_the_output_is(
-    backend: ReplicateBackend, fake: FakeReplicate, tmp_path: Path, output: Any
-) -> None:
-    fake.output = output
-    ticket = backend.submit(order(), VEO)
-    ended(backend, ticket)
-    fetched = backend.fetch(ticket, VEO, tmp_path)
-    assert fetched.video.read_bytes() == fake.video
-    assert "2 files" in fetched.notes[0]
-
-
-def test_a_download_goes_on_where_it_broke_off(
-    backend: ReplicateBackend, fake: FakeReplicate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("kinoloom.backends.remote.retries._FIRST_SECONDS", 0.001)
-    fake.truncate.extend([100, 200])
-    ticket = backend.submit(order(), VEO)
-    ended(backend, ticket)
-    assert backend.fetch(ticket, VEO, tmp_path).video.read_bytes() == fake.video
-
-
-def test_an_address_that_expired_is_asked_for_anew(
-    backend: ReplicateBackend, fake: FakeReplicate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("kinoloom.backends.remote.retries._FIRST_SECONDS", 0.001)
-    ticket = backend.submit(order(), VEO)
-    ended(backend, ticket)
-    real, looked = fake.told, []
-
-    def told(one: Prediction) -> dict[str, Any]:
-        said = real(one)
-        if not looked:
-            looked.append(1)
-            fake.expire()
-        return said
-
-    monkeypatch.setattr(fake, "told", told)
-    assert backend.fetch(ticket, VEO, tmp_path).video.read_bytes() == fake.video
-
-
-def test_a_video_that_was_removed_is_not_found_and_says_so(
-    backend: ReplicateBackend, fake: FakeReplicate, tmp_path: Path
-) -> None:
-    ticket = backend.submit(order(), VEO)
-    ended(backend, ticket)
-    fake.remove_data()
-    with pytest.raises(NotFound) as gone:
-        backend.fetch(ticket, VEO, tmp_path)
-    assert "an hour" in gone.value.cause
-
-
-def test_what_is_no_video_is_refused(
-    backend: ReplicateBackend, fake: FakeReplicate, tmp_path: Path
-) -> None:
-    fake.video = b"<html>not a video at all</html>"
-    ticket = backend.submit(order(), VEO)
-    ended(backend, ticket)
-    with pytest.raises(InvalidMedia):
-        backend.fetch(ticket, VEO, tmp_path)
-
-
 def test_a_token_is_verified_by_one_free_read(
     backend: ReplicateBackend, fake: FakeReplicate, tmp_path: Path
 ) -> None:
@@ -495,29 +316,3 @@ def test_no_secret_is_in_a_ticket(backend: ReplicateBackend, fake: FakeReplicate
     ticket = backend.submit(order(), VEO)
     assert fake.token not in str(ticket)
     assert dict(ticket.data) == {"model": "google/veo-3.1"}
-
-
-def test_a_webhook_of_replicate_has_its_call_looked_at(
-    backend: ReplicateBackend, fake: FakeReplicate, tmp_path: Path
-) -> None:
-    own = settings_of(fake, tmp_path)
-    with Store.of(own) as store:
-        record = JobRecord(
-            queue="api", origin="api", request={}, task="t2v", model=VEO.id, backend="replicate"
-        )
-        job = store.jobs.add(record)[0].id
-        call = store.remote_calls.reserve(
-            job, 0, backend="replicate", model=VEO.id, amount=None, limits=Limits()
-        )
-        assert store.remote_calls.send(call.id)
-        app = create_app(own, store, None, require_key=True)  # type: ignore[arg-type]
-        with running(app) as address:
-            fake.deliver_to = address
-            url = f"https://studio.example/api/hooks/replicate/{call.id}"
-            backend.submit(dataclasses.replace(order(), key=call.id, notify=url), VEO)
-            fake.finish(only(fake))
-            until(lambda: bool(fake.delivered))
-        assert fake.delivered == [204]
-        nudged = store.remote_calls.get(call.id)
-        assert nudged is not None
-        assert nudged.nudged_at is not None
