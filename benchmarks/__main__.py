@@ -1,13 +1,15 @@
 """What do all benchmarks say about this machine? `python -m benchmarks` writes it down.
 
 Each one runs in a process of its own; what it prints is shown as it comes and collected in
-``docs/benchmarks.md``. `python -m benchmarks NAME...` runs those alone, and writes nothing down.
+``docs/benchmarks.md``. `python -m benchmarks NAME...` runs those alone, and writes nothing down but
+with ``--write``, which leaves the others there as they were.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import re
 import subprocess
 import sys
 import time
@@ -71,7 +73,11 @@ def main(arguments: Sequence[str] = ()) -> int:
     """Run all and write the tables, or only run those that are named; 1 when one failed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(ORDER)}")
-    names = parser.parse_args(arguments).names
+    parser.add_argument(
+        "--write", action="store_true", help="put those that are named into the tables"
+    )
+    asked = parser.parse_args(arguments)
+    names = asked.names
     if unknown := sorted(set(names) - set(ORDER)):
         parser.error(f"there is no benchmark {', '.join(unknown)}")
     said: dict[str, str] = {}
@@ -83,17 +89,30 @@ def main(arguments: Sequence[str] = ()) -> int:
         print(f"({time.perf_counter() - begin:.0f} s)", flush=True)
         if not well:
             failed.append(name)
-    if not names:
-        if has_gpu():
-            print(f"\n{question('gpu')}", flush=True)
-            _, well = run("gpu", "--out", str(GPU_TABLES))
-            if not well:
-                failed.append("gpu")
+    if not names and has_gpu():
+        print(f"\n{question('gpu')}", flush=True)
+        _, well = run("gpu", "--out", str(GPU_TABLES))
+        if not well:
+            failed.append("gpu")
+    if asked.write or not names:
+        said = {name: text for name, text in (written() | said).items() if name in ORDER}
         TABLES.write_text(document(said, failed), encoding="utf-8")
         print(f"\nWritten to {TABLES.relative_to(ROOT)}.")
     if failed:
         sys.stderr.write(f"These failed: {', '.join(failed)}.\n")
     return 1 if failed else 0
+
+
+def written() -> dict[str, str]:
+    """What the tables have of each benchmark, in its order."""
+    text = TABLES.read_text(encoding="utf-8") if TABLES.exists() else ""
+    names = {question(name): name for name in ORDER}
+    found = {
+        names[section[1]]: section[2] + "\n"
+        for section in re.finditer(r"^## ([^\n]+)\n\n```text\n(.*?)\n```$", text, re.M | re.S)
+        if section[1] in names
+    }
+    return {name: found.get(name, "") for name in ORDER}
 
 
 def document(said: dict[str, str], failed: list[str]) -> str:
@@ -116,6 +135,8 @@ def document(said: dict[str, str], failed: list[str]) -> str:
     else:
         lines += ["- models of real size on a GPU: not run yet, `python -m benchmarks.gpu`"]
     for name, text in said.items():
+        if not text and name not in failed:  # never run, as all are not that nobody named
+            continue
         lines += ["", f"## {question(name)}", ""]
         if name in failed:
             lines += [f"`benchmarks/{name}.py` failed.", ""]
