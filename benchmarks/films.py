@@ -27,6 +27,7 @@ from kinoloom.film.board import Mode, ShotDefaults, ShotSpec, Storyboard, Transi
 from kinoloom.jobs.film_service import FilmService
 from kinoloom.jobs.service import JobService
 from kinoloom.media.images import save_png
+from kinoloom.planner.plan import Plan
 from kinoloom.request import VideoRequest
 from kinoloom.store.jobs import FINISHED, JobRecord
 from kinoloom.store.store import Store
@@ -72,7 +73,7 @@ class Place:
         """Make the clips of a film as plain ones, one after the other: the seconds."""
         begin = time.perf_counter()
         for number, part in enumerate(self.store.films.jobs_of(film.id)):
-            request = VideoRequest.model_validate(part.request)
+            request = Plan.model_validate(part.plan).request
             again = request.model_copy(update={"seed": seed + number})
             self.finished(self.jobs.submit(again))
         return time.perf_counter() - begin
