@@ -7,7 +7,8 @@ x = (1 - sigma) z + sigma noise and predicts noise - z. The same weights learn t
 as first frame, a given beginning (extension) and a given last frame, in the very token layout and
 with the very coordinates that diffusers' LTXConditionPipeline uses at inference: a beginning
 replaces latent frames whose timestep is 0, a last frame is one more latent frame of tokens, in
-front of the others.
+front of the others. A head beside the transformer reads the object's place and shape off its
+hidden states while it trains (``landmarks.py``).
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ from transformers import T5Config, T5EncoderModel
 
 from training.spark import tokenizer as words
 from training.spark import vae as vae_module
-from training.spark.bank import Bank, Sample, batch_size, draw_length
+from training.spark.bank import CELL, SMALL, SPAN, WHOLE, Bank, Sample, batch_size, draw_length
+from training.spark.landmarks import SHARE, Landmarks, Truth, listening
 from training.spark.muon import Muon
 from training.spark.precision import half_precision
 from training.spark.run import Run
-from training.spark.world import FPS, HEIGHT
+from training.spark.world import FPS
 
 TEXT_DIM = 128
 
@@ -93,19 +95,15 @@ def measure_latents(vae: AutoencoderKLLTXVideo, clips: int = 48) -> None:
 
 
 def coordinates(frames: int, height: int, width: int, last: bool) -> torch.Tensor:
-    """Coordinates [3, tokens] in seconds and pixels, as the condition pipeline lays them out.
-
-    A smaller grid spans the same pixels more coarsely, so that what is learnt on it carries over.
-    """
-    pitch = float(HEIGHT // height)
+    """Coordinates [3, tokens] in seconds and pixels, as the condition pipeline lays them out."""
 
     def grid(latent_frames: int, start: float) -> torch.Tensor:
-        t = (torch.arange(latent_frames) * 8.0 - 7.0).clamp(min=0) + start
-        axes = (t / FPS, torch.arange(height) * pitch, torch.arange(width) * pitch)
+        t = (torch.arange(latent_frames) * float(SPAN) - (SPAN - 1)).clamp(min=0) + start
+        axes = (t / FPS, torch.arange(height) * float(CELL), torch.arange(width) * float(CELL))
         return torch.stack(torch.meshgrid(*axes, indexing="ij")).flatten(1)
 
     clip = grid(frames, 0.0)
-    return torch.cat([grid(1, (frames - 1) * 8.0), clip], 1) if last else clip
+    return torch.cat([grid(1, (frames - 1) * float(SPAN)), clip], 1) if last else clip
 
 
 def pack(latents: torch.Tensor) -> torch.Tensor:
@@ -168,6 +166,7 @@ class Batch:
             coordinates(frames, height, width, last)[None].expand(count, -1, -1).to(device)
         )
         self.prompts = [_prompt(s, rng) for s in samples]
+        self.truth = Truth(samples, device)
 
 
 def _prompt(sample: Sample, rng: np.random.Generator) -> str:
@@ -212,9 +211,14 @@ def float_attention(device: str) -> Iterator[None]:
 
 
 def loss_of(
-    transformer: Any, text_encoder: Any, tokenizer: Any, batch: Batch, device: str
-) -> torch.Tensor:
-    """Weighted squared error of the predicted velocity."""
+    transformer: Any,
+    text_encoder: Any,
+    landmarks: Landmarks,
+    tokenizer: Any,
+    batch: Batch,
+    device: str,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weighted squared error of the predicted velocity, and the loss of the landmarks."""
     text = tokenizer(
         batch.prompts,
         padding="max_length",
@@ -222,7 +226,7 @@ def loss_of(
         truncation=True,
         return_tensors="pt",
     ).to(device)
-    with float_attention(device), half_precision(device):
+    with float_attention(device), half_precision(device), listening(transformer) as heard:
         embeds = text_encoder(text.input_ids, attention_mask=text.attention_mask)[0]
         velocity = transformer(
             hidden_states=batch.noisy,
@@ -232,7 +236,10 @@ def loss_of(
             video_coords=batch.coordinates,
             return_dict=False,
         )[0]
-    return (batch.weight[..., None] * (velocity.float() - batch.target).square()).mean()
+        clip = heard[0][:, -batch.truth.marks.shape[1] :]  # a last frame's tokens stand before
+        said = landmarks(clip)
+    flow = (batch.weight[..., None] * (velocity.float() - batch.target).square()).mean()
+    return flow, batch.truth.loss(*said)
 
 
 def main() -> None:
@@ -250,10 +257,10 @@ def main() -> None:
     )
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument(
-        "--coarse",
+        "--small",
         type=float,
-        default=0.55,
-        help="share of the budget that is spent at half the width and height",
+        default=0.6,
+        help="share of the budget that is spent on small pictures",
     )
     parser.add_argument("--start", type=Path, help="go on from an exported model's weights")
     args = parser.parse_args()
@@ -263,29 +270,36 @@ def main() -> None:
     measure_latents(vae)
     tokenizer = words.build()
     transformer, text_encoder = (m.to(device) for m in start(args.start))
-    modules = {"transformer": transformer, "text_encoder": text_encoder}
+    landmarks = Landmarks(transformer.proj_in.out_features).to(device)
+    modules = {
+        "transformer": transformer,
+        "text_encoder": text_encoder,
+        "landmarks": landmarks,
+    }
     named = [(n, p) for m in modules.values() for n, p in m.named_parameters()]
     run = Run(
         args.out, args.name, modules, Muon(named, lr=args.lr, scalar_lr=1e-3), args.minutes, 0.998
     )
-    bank = Bank(vae, args.bank, shrink=2)
-    sums: list[float] = []
+    bank = Bank(vae, args.bank, SMALL)
+    sums: list[tuple[float, float]] = []
     while run.progress < 1:
-        shrink = 2 if run.progress < args.coarse else 1
-        if shrink != bank.shrink:
-            bank = Bank(vae, args.bank, shrink)
+        size = SMALL if run.progress < args.small else WHOLE
+        if size != bank.size:
+            bank = Bank(vae, args.bank, size)
         rng = np.random.default_rng((args.seed, 1, run.steps))
         generator = torch.Generator().manual_seed(args.seed + run.steps)
         frames = draw_length(rng)
-        count = batch_size(frames, shrink, args.batch_scale)
+        count = batch_size(frames, size, args.batch_scale)
         kept = len(bank.samples[frames])
         bank.add(rng, frames, args.fresh * args.batch_scale if kept >= count else count)
         batch = Batch(bank.draw(rng, frames, count), rng, generator, device)
-        loss = loss_of(transformer, text_encoder, tokenizer, batch, device)
-        run.step(loss)
-        sums.append(loss.item())
+        flow, marks = loss_of(transformer, text_encoder, landmarks, tokenizer, batch, device)
+        run.step(flow + SHARE * marks)
+        sums.append((flow.item(), marks.item()))
         if run.steps % 25 == 0:
-            run.log(f"loss {np.mean(sums):.4f}  bank {sum(map(len, bank.samples.values()))}")
+            flow_mean, marks_mean = np.mean(sums, 0)
+            kept = sum(map(len, bank.samples.values()))
+            run.log(f"loss {flow_mean:.4f}  landmarks {marks_mean:.4f}  bank {kept}")
             sums.clear()
     run.save()
     run.log("done")

@@ -92,15 +92,14 @@ class Scene:
 def render(
     scene: Scene, frames: int, width: int = WIDTH, height: int = HEIGHT
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Render a scene.
+    """Render a scene; a smaller picture shows less of the world, with things as large as ever.
 
     Returns frames as uint8 RGB [T, H, W, 3] and masks of the object as uint8 0/255 [T, H, W].
     """
     rng = np.random.default_rng(scene.seed)
-    unit = height / HEIGHT
-    canvas = _background(scene.background, int(width * _MARGIN), int(height * _MARGIN), unit, rng)
+    canvas = _background(scene.background, int(width * _MARGIN), int(height * _MARGIN), rng)
     low, high = WORLD["sizes"][scene.size]["radius"]
-    radius = rng.uniform(low, high) * unit
+    radius = rng.uniform(low, high)
     places, radii = _path(scene.motion, frames, radius, width, height, rng)
     shift, zoom = _camera(scene.camera, frames, width, rng)
     rgb = np.array(WORLD["colours"][scene.colour]["rgb"], np.float64) * rng.uniform(0.95, 1.0)
@@ -131,7 +130,7 @@ def _path(
     scale = np.ones(frames)
     edge = radius + 3
     if motion in ("left", "right"):
-        travel = rng.uniform(0.4, 0.62) * width
+        travel = min(rng.uniform(0.4, 0.62) * width, width - 2 * edge)
         start = rng.uniform(edge, max(edge + 1, width - edge - travel))
         x = start + travel * u
         if motion == "left":
@@ -244,8 +243,12 @@ def _blobs(
     flat: float,
     blur: float,
 ) -> None:
-    """Blend soft ellipses of one colour into the canvas between two heights (0 top, 1 bottom)."""
+    """Blend soft ellipses of one colour into the canvas between two heights (0 top, 1 bottom).
+
+    `count` is for the canvas of a whole picture; a smaller one gets its share.
+    """
     height, width = canvas.shape[:2]
+    count = max(1, round(count * height * width / (HEIGHT * WIDTH * _MARGIN**2)))
     layer = np.zeros((height, width), np.float32)
     for _ in range(count):
         r = rng.uniform(*size)
@@ -255,9 +258,7 @@ def _blobs(
     canvas[:] = canvas * (1 - layer) + np.array(colour, np.float32) * layer
 
 
-def _background(
-    name: str, width: int, height: int, unit: float, rng: np.random.Generator
-) -> np.ndarray:
+def _background(name: str, width: int, height: int, rng: np.random.Generator) -> np.ndarray:
     """Paint a background, uint8 RGB [height, width, 3].
 
     Its colours are muted against the objects' and its features are soft and large, so that a tiny
@@ -265,13 +266,12 @@ def _background(
     """
     horizon = int(height * rng.uniform(0.42, 0.5))
     canvas = np.empty((height, width, 3), np.float32)
-    u = unit
     if name == "sky":
         canvas[:] = _gradient(width, height, [118, 170, 222], [188, 216, 240])
-        _blobs(canvas, rng, 9, [240, 244, 248], (16 * u, 38 * u), (0.1, 0.9), 0.42, 5 * u)
+        _blobs(canvas, rng, 9, [240, 244, 248], (16, 38), (0.1, 0.9), 0.42, 5)
     elif name == "night":
         canvas[:] = _gradient(width, height, [10, 12, 34], [34, 32, 70])
-        _blobs(canvas, rng, 30, [225, 225, 215], (1.6 * u, 2.6 * u), (0.05, 0.95), 1.0, 1.1 * u)
+        _blobs(canvas, rng, 30, [225, 225, 215], (1.6, 2.6), (0.05, 0.95), 1.0, 1.1)
     else:
         sky, ground = {
             "grass": (([168, 204, 232], [206, 224, 236]), ([112, 152, 84], [82, 122, 62])),
@@ -284,16 +284,14 @@ def _background(
         canvas[horizon:] = _gradient(width, height - horizon, *ground)
         top = horizon / height
         if name == "grass":
-            _blobs(canvas, rng, 26, [66, 108, 52], (7 * u, 15 * u), (top + 0.1, 1.0), 0.35, 2.5 * u)
+            _blobs(canvas, rng, 26, [66, 108, 52], (7, 15), (top + 0.1, 1.0), 0.35, 2.5)
         elif name == "desert":
-            _blobs(canvas, rng, 7, [176, 138, 92], (28 * u, 60 * u), (top + 0.12, 1.0), 0.18, 3 * u)
+            _blobs(canvas, rng, 7, [176, 138, 92], (28, 60), (top + 0.12, 1.0), 0.18, 3)
         elif name == "snow":
-            _blobs(canvas, rng, 8, [196, 208, 228], (22 * u, 50 * u), (top + 0.12, 1.0), 0.2, 3 * u)
+            _blobs(canvas, rng, 8, [196, 208, 228], (22, 50), (top + 0.12, 1.0), 0.2, 3)
         elif name == "sea":
-            _blobs(
-                canvas, rng, 22, [136, 176, 192], (8 * u, 20 * u), (top + 0.08, 1.0), 0.14, 1.6 * u
-            )
+            _blobs(canvas, rng, 22, [136, 176, 192], (8, 20), (top + 0.08, 1.0), 0.14, 1.6)
         else:
-            _blobs(canvas, rng, 5, [150, 146, 142], (12 * u, 26 * u), (0.1, top - 0.1), 0.9, 4 * u)
-            _blobs(canvas, rng, 8, [86, 66, 52], (20 * u, 46 * u), (top + 0.1, 1.0), 0.12, 2 * u)
+            _blobs(canvas, rng, 5, [150, 146, 142], (12, 26), (0.1, top - 0.1), 0.9, 4)
+            _blobs(canvas, rng, 8, [86, 66, 52], (20, 46), (top + 0.1, 1.0), 0.12, 2)
     return np.clip(canvas, 0, 255).astype(np.uint8)

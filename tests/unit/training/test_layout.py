@@ -70,6 +70,7 @@ def batch(seed: int) -> Batch:
         clip.expand(shape).clone(),
         torch.full((vae_module.LATENT_CHANNELS, 1, ROWS, COLUMNS), 7.0),
         torch.zeros(TIMES, ROWS, COLUMNS),
+        torch.tensor([[24.0, 40.0, 24.0, 40.0, 15.0, 15.0]]).expand(TIMES, -1),
     )
     return Batch([sample], np.random.default_rng(seed), torch.Generator().manual_seed(seed), "cpu")
 
@@ -95,12 +96,10 @@ def test_tokens_are_packed_in_the_pipelines_order(pipe: LTXConditionPipeline) ->
     assert torch.equal(pack(latents), pipe._pack_latents(latents, 1, 1))
 
 
-def test_a_coarse_grid_spans_the_same_place() -> None:
-    fine = coordinates(TIMES, ROWS, COLUMNS, last=True)
-    coarse = coordinates(TIMES, ROWS // 2, COLUMNS // 2, last=True)
-    fine_grid = fine.reshape(3, TIMES + 1, ROWS, COLUMNS)
-    coarse_grid = coarse.reshape(3, TIMES + 1, ROWS // 2, COLUMNS // 2)
-    assert torch.equal(coarse_grid, fine_grid[:, :, ::2, ::2])
+def test_a_small_picture_is_a_corner_of_a_whole_one() -> None:
+    whole = coordinates(TIMES, ROWS, COLUMNS, last=True).reshape(3, TIMES + 1, ROWS, COLUMNS)
+    small = coordinates(TIMES, ROWS - 3, COLUMNS - 1, last=True)
+    assert torch.equal(small.reshape(3, TIMES + 1, ROWS - 3, COLUMNS - 1), whole[:, :, :-3, :-1])
 
 
 def test_batches_have_that_layout_with_and_without_a_last_frame() -> None:
