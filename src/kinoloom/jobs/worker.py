@@ -91,6 +91,7 @@ class Worker:
         self._watched: dict[str, _Watch] = {}
         self._lost: set[tuple[str, int]] = set()
         self._anew = True  # at first all that waits, since the engine may have lost its tables
+        self._dispatched: tuple[int, int] | None = None
         self._lock = threading.Lock()
         self._ending = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -334,6 +335,9 @@ class Worker:
 
     def _dispatch(self) -> None:
         """Hand what waits in this worker's queues to the engine."""
+        changed = self._store.changed()
+        if changed is not None and changed == self._dispatched:
+            return
         now = datetime.now(UTC)
         waiting = self._store.jobs.waiting(self._names, handed=self._anew)
         self._anew = False
@@ -345,6 +349,7 @@ class Worker:
                 continue
             self._engine.enqueue(job.id, job.run, job.queue, job.priority)
             self._store.jobs.handed(job.id, job.run)
+        self._dispatched = changed  # what came meanwhile has changed it again
 
     def _keep_house(self) -> None:
         """Forget what is old."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -32,8 +33,10 @@ class Database:
         writer: Engine,
         place: str,
         failure: Callable[[BaseException | None], KinoloomError],
+        changes: sqlite.Changes | None = None,
     ) -> None:
         self._reader, self._writer = reader, writer
+        self._changes = changes
         self._place = place
         self._failure = failure
         self._shared = writer.dialect.name == "postgresql"
@@ -51,6 +54,7 @@ class Database:
             engine.execution_options(kinoloom_writes=True),
             str(path),
             lambda error: failures.sqlite_failure(error, path),
+            sqlite.Changes(path),
         )
 
     @classmethod
@@ -73,6 +77,20 @@ class Database:
     def close(self) -> None:
         """Close the pooled connections."""
         self._writer.dispose()
+        if self._changes is not None:
+            self._changes.close()
+
+    def changed(self) -> tuple[int, int] | None:
+        """Something that is another than before when anybody committed anything meanwhile.
+
+        None where only a query can tell, as on PostgreSQL.
+        """
+        if self._changes is None:
+            return None
+        try:
+            return self._changes.number()
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
 
     @contextmanager
     def reading(self) -> Iterator[Session]:

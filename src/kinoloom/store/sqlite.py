@@ -7,6 +7,7 @@ revision with plain SQL and imports Alembic only when something has to change.
 from __future__ import annotations
 
 import sqlite3
+import threading
 import time
 from contextlib import closing
 from pathlib import Path
@@ -35,6 +36,38 @@ def sqlite_engine(path: Path, **options: Any) -> Engine:
     event.listen(engine, "connect", _prepare)
     event.listen(engine, "begin", _begin)
     return engine
+
+
+class Changes:
+    """Whether anybody committed anything to the database at `path`, for a hundredth of a query.
+
+    May be asked by any thread, and by several in turn.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        # A connection sees the commits of all others, so this one never writes.
+        self._connection: sqlite3.Connection | None = None
+        self._opened = 0
+
+    def number(self) -> tuple[int, int]:
+        """Another one than before whenever something was committed meanwhile."""
+        with self._lock:
+            if self._connection is None:
+                self._connection = sqlite3.connect(
+                    self._path, timeout=BUSY_SECONDS, check_same_thread=False
+                )
+                self._opened += 1
+            (version,) = self._connection.execute("PRAGMA data_version").fetchone()
+            return self._opened, int(version)
+
+    def close(self) -> None:
+        """Give the connection back; asking again opens a new one."""
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
 
 
 def make_current(path: Path) -> None:

@@ -94,7 +94,14 @@ class Store:
             insert_clip(session, record)
             for measurement in measurements:
                 insert_measurement(session, measurement)
-            add_counters(self._database, session, counters or {})
+            add_counters(session, counters or {})
+
+    def changed(self) -> tuple[int, int] | None:
+        """Something that is another than before when anybody changed the database meanwhile.
+
+        It costs next to nothing. None where only a query can tell.
+        """
+        return self._database.changed()
 
     def close(self) -> None:
         """Give the database's connections back; using the store afterwards opens new ones."""

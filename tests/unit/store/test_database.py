@@ -304,3 +304,26 @@ def test_a_failed_write_is_undone(sqlite_store: Store) -> None:
     with database.reading() as session:
         assert session.scalar(text("SELECT count(*) FROM assets")) == 0
     database.close()
+
+
+def test_a_change_by_anybody_is_told(store: Store, database_url: str | None) -> None:
+    with Store.open(store.home, database_url=database_url) as other:
+        seen = [store.changed()]
+        assert store.changed() == seen[0]
+        for writer in (other, store):
+            writer.statistics.add("things")
+            seen.append(store.changed())
+        store.close()
+        seen.append(store.changed())  # what happened while it was closed, nobody knows
+        if database_url is not None:
+            assert seen == [None] * 4
+        else:
+            assert None not in seen
+            assert len(set(seen)) == 4
+
+
+def test_asking_for_changes_of_a_broken_database(sqlite_store: Store) -> None:
+    sqlite_store.close()
+    (sqlite_store.home / DATABASE_NAME).write_bytes(b"no database" * 1000)
+    with pytest.raises(StoreBroken):
+        sqlite_store.changed()
