@@ -6,6 +6,8 @@ Part of a plan's key: the same numbers with other weights are another clip.
 from __future__ import annotations
 
 import hashlib
+import os
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from stat import S_ISREG
@@ -40,7 +42,7 @@ def file_identity(file: Path) -> str:
     so they differ wherever two models do.
     """
     stat = file.stat()
-    return "sha256:" + _content(file, stat.st_size, stat.st_mtime_ns)
+    return "sha256:" + _content(str(file), stat.st_size, stat.st_mtime_ns)
 
 
 def _main(source: Source, place: Path | None) -> str:
@@ -71,21 +73,37 @@ def _identity(place: Path) -> str:
     if place.is_file():
         return file_identity(place)
     digest = hashlib.sha256()
-    for file in sorted(place.rglob("*")):
+    root = str(place)
+    for parts in sorted(_files(root, ())):
+        name = "/".join(parts)
         try:
-            stat = file.stat()
-            if S_ISREG(stat.st_mode) and file.suffix != ".md":
-                content = _content(file, stat.st_size, stat.st_mtime_ns)
-                digest.update(f"{file.relative_to(place).as_posix()}\n{content}\n".encode())
+            stat = os.stat(f"{root}/{name}")  # noqa: PTH116 (each plan looks at every file)
+            if S_ISREG(stat.st_mode) and not name.endswith(".md"):
+                content = _content(f"{root}/{name}", stat.st_size, stat.st_mtime_ns)
+                digest.update(f"{name}\n{content}\n".encode())
         except OSError:
-            digest.update(f"{file.name}\nunreadable\n".encode())
+            digest.update(f"{parts[-1]}\nunreadable\n".encode())
     return "sha256:" + digest.hexdigest()
 
 
+def _files(folder: str, parts: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """What is in a folder and its folders, as the names on the way there."""
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                inside = (*parts, entry.name)
+                if entry.is_dir(follow_symlinks=False):
+                    yield from _files(entry.path, inside)
+                else:
+                    yield inside
+    except OSError:
+        return  # what cannot be listed cannot be loaded either, which the backend says
+
+
 @lru_cache(maxsize=4096)
-def _content(file: Path, size: int, modified: int) -> str:
+def _content(file: str, size: int, modified: int) -> str:
     """The digest's digits; size and time of change are there for the cache to notice changes."""
-    with file.open("rb") as stream:
+    with open(file, "rb") as stream:  # noqa: PTH123
         if size <= _WHOLE:
             return hashlib.file_digest(stream, "sha256").hexdigest()
         digest = hashlib.sha256(f"{size}".encode())

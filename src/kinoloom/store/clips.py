@@ -9,7 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import delete, exc, func, select
+from sqlalchemy import bindparam, delete, exc, func, select
 from sqlalchemy.orm import Session, joinedload
 
 from kinoloom.store.database import Database
@@ -40,6 +40,13 @@ _VIDEO, _POSTER = "video", "poster"
 _INPUT, _TAKE = "input:", "take:"
 BOUNDARY = "boundary:"
 """Before the names of `boundary_name`, where what is derived from a clip is kept."""
+# Built once and one query, not two: it is asked often.
+_OF_PLAN = (
+    select(ClipRow)
+    .where(ClipRow.plan_key == bindparam("plan_key"))
+    .order_by(ClipRow.id.desc())
+    .options(joinedload(ClipRow.assets))
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,10 +215,9 @@ class Clips:
 
     def by_plan_key(self, plan_key: str) -> Sequence[ClipRecord]:
         """The records of every clip that was made from the same plan, newest first."""
-        query = select(ClipRow).where(ClipRow.plan_key == plan_key).order_by(ClipRow.id.desc())
-        query = query.options(joinedload(ClipRow.assets))  # one query, not two: it is asked often
         with self._database.reading() as session:
-            return [_record(row) for row in session.scalars(query).unique()]
+            rows = session.scalars(_OF_PLAN, {"plan_key": plan_key}).unique()
+            return [_record(row) for row in rows]
 
     def delete(self, clip_id: str) -> ClipRecord | None:
         """Forget a record, not its file and not its assets; the record, None without one."""

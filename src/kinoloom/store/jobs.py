@@ -211,7 +211,7 @@ class Jobs:
                 session.execute(made)
             for measurement in measurements:
                 insert_measurement(session, measurement)
-            add_counters(self._database, session, counters or {})
+            add_counters(session, counters or {})
             success = {"clip": clip.id, "reused": reused, **(detail or {})}
             insert_event(session, job_id, "success", success)
             return job_record(row)

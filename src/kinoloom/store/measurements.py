@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from sqlalchemy import delete, select
+from sqlalchemy import bindparam, delete, select
 from sqlalchemy.orm import Session
 
 from kinoloom.store.database import Database
@@ -34,6 +34,14 @@ _COLUMNS = (
     "acceleration",
     "created_at",
 )
+# Built once: every plan asks, and building a query takes longer than its execution.
+_RECENT = (
+    select(*(getattr(MeasurementRow, name) for name in _COLUMNS))
+    .where(MeasurementRow.device == bindparam("device"), MeasurementRow.model == bindparam("model"))
+    .order_by(MeasurementRow.id.desc())
+    .limit(KEEP_EACH)
+)
+_RECENT_OF_REVISION = _RECENT.where(MeasurementRow.revision == bindparam("revision"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,16 +90,10 @@ class Measurements:
         self, device: str, model: str, *, revision: str | None = None
     ) -> Sequence[Measurement]:
         """The newest renders on this device with this model (and revision), newest first."""
-        query = (
-            select(*(getattr(MeasurementRow, name) for name in _COLUMNS))
-            .where(MeasurementRow.device == device, MeasurementRow.model == model)
-            .order_by(MeasurementRow.id.desc())
-            .limit(KEEP_EACH)
-        )
-        if revision is not None:
-            query = query.where(MeasurementRow.revision == revision)
+        query = _RECENT if revision is None else _RECENT_OF_REVISION
+        values = {"device": device, "model": model, "revision": revision}
         with self._database.reading() as session:
-            return tuple(Measurement(**row) for row in session.execute(query).mappings())
+            return tuple(Measurement(**row) for row in session.execute(query, values).mappings())
 
 
 def insert_measurement(session: Session, measurement: Measurement) -> None:

@@ -7,6 +7,7 @@ only in half precision, as files of the variant fp16, those count. Nothing is lo
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
@@ -102,7 +103,7 @@ def component_needs(
     folder: Path, component: Component | None = None, prefix: str = ""
 ) -> Iterator[Need]:
     """What the folder of one component needs; paths begin with `prefix`."""
-    names = {f.name for f in folder.iterdir() if f.is_file()} if folder.is_dir() else set()
+    names = _file_names(folder)
     if component is None:
         # Nobody says what it is: what has no config.json is a processor or tokenizer.
         alone = "config.json" not in names and any(n.endswith("_config.json") for n in names)
@@ -130,6 +131,15 @@ def component_needs(
         else:
             reason = ""
         yield Need(prefix + "*.safetensors", "missing", reason=reason)
+
+
+def _file_names(folder: Path) -> set[str]:
+    """The names of a folder's files; none where there is no such folder."""
+    try:
+        with os.scandir(folder) as entries:  # knows without a look at each which ones are files
+            return {entry.name for entry in entries if entry.is_file()}
+    except (FileNotFoundError, NotADirectoryError):
+        return set()
 
 
 def file_need(file: Path) -> Need:
