@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 STAMPS := $(VENV)/stamps
 TEST_EXTRAS := all,dev
 # Two at a time, each file in one process, since its tests share what they start.
-PYTEST_FLAGS ?= -n 2 --dist loadfile
+PYTEST_FLAGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 PROMPT ?= a red ball rolling to the right on green grass
 
 # The first of these that runs; 3.11 is what constraints.txt is tested with. Or: make demo PYTHON=...

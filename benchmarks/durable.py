@@ -28,7 +28,7 @@ from kinoloom.jobs.service import JobService
 from kinoloom.jobs.worker import Worker
 from kinoloom.request import VideoRequest
 from kinoloom.store.database import Database
-from kinoloom.store.jobs import FINISHED
+from kinoloom.store.job_record import FINISHED
 from kinoloom.store.store import Store
 
 PAIRS = repeats(5)

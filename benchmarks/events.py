@@ -79,7 +79,7 @@ def measure(home: Path, url: str, pid: int) -> Heard:
 
 def write(home: Path) -> dict[int, float]:
     """Write events as workers do; when each was there, by its number."""
-    from kinoloom.store.jobs import JobRecord
+    from kinoloom.store.job_record import JobRecord
     from kinoloom.store.store import Store
 
     what = {"task": "t2v", "model": "spark", "backend": "local", "request": {}}

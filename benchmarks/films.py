@@ -29,7 +29,7 @@ from kinoloom.jobs.service import JobService
 from kinoloom.media.images import save_png
 from kinoloom.planner.plan import Plan
 from kinoloom.request import VideoRequest
-from kinoloom.store.jobs import FINISHED, JobRecord
+from kinoloom.store.job_record import FINISHED, JobRecord
 from kinoloom.store.store import Store
 
 TARGET = 1.8

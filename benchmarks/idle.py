@@ -27,7 +27,7 @@ from benchmarks.processes import (
     served,
     until,
 )
-from kinoloom.store.jobs import FINISHED
+from kinoloom.store.job_record import FINISHED
 
 TARGET = 0.05
 SECONDS = repeats(30, 5)

@@ -25,7 +25,7 @@ from kinoloom.config import Settings
 from kinoloom.jobs.service import JobService
 from kinoloom.request import VideoRequest
 from kinoloom.store.events import JobEvent
-from kinoloom.store.jobs import FINISHED
+from kinoloom.store.job_record import FINISHED
 from kinoloom.store.store import Store
 
 ROUNDS = repeats(2)

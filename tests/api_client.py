@@ -19,7 +19,7 @@ from kinoloom.config import Settings
 from kinoloom.jobs.service import JobService
 from kinoloom.server.app import create_app
 from kinoloom.store.clips import ClipRecord
-from kinoloom.store.jobs import JobRecord
+from kinoloom.store.job_record import JobRecord
 from kinoloom.store.keys import ApiKey
 from kinoloom.store.store import Store
 from serving import local_client

@@ -14,7 +14,7 @@ from kinoloom.jobs.service import JobService
 from kinoloom.jobs.worker import Worker
 from kinoloom.request import VideoRequest
 from kinoloom.store.clips import ClipRecord
-from kinoloom.store.jobs import FINISHED, JobRecord
+from kinoloom.store.job_record import FINISHED, JobRecord
 from kinoloom.store.store import Store
 from kinoloom.store.workers import WorkerQueue
 from stand_in import StandIn, until

@@ -15,7 +15,7 @@ from kinoloom.jobs.service import JobService
 from kinoloom.jobs.worker import Worker
 from kinoloom.planner.inputs import ImageInput, Inputs, VideoInput, file_digest
 from kinoloom.store.films import waits
-from kinoloom.store.jobs import FINISHED, JobRecord
+from kinoloom.store.job_record import FINISHED, JobRecord
 from kinoloom.store.store import Store
 from stand_in import Message, StandIn, until
 

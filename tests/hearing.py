@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kinoloom.server.hub import Feed
-from kinoloom.store.jobs import JobRecord
+from kinoloom.store.job_record import JobRecord
 from kinoloom.store.keys import ApiKey
 from kinoloom.store.store import Store
 

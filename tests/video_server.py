@@ -20,7 +20,7 @@ from kinoloom.config import Settings
 from kinoloom.jobs.service import JobService
 from kinoloom.media.writer import write_video
 from kinoloom.store.clips import ClipRecord
-from kinoloom.store.jobs import JobRecord
+from kinoloom.store.job_record import JobRecord
 from kinoloom.store.store import Store
 
 PROMPT = "a red ball rolls to the right"

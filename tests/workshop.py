@@ -12,7 +12,7 @@ from kinoloom.jobs.job_run import Bench
 from kinoloom.jobs.locks import device_lock
 from kinoloom.jobs.service import JobService
 from kinoloom.request import VideoRequest
-from kinoloom.store.jobs import JobRecord
+from kinoloom.store.job_record import JobRecord
 from kinoloom.store.store import Store
 from stand_in import StandIn, Waiting
 

@@ -12,7 +12,7 @@ from kinoloom.outcome import outcome, plain_view, settings_now
 
 if TYPE_CHECKING:
     from kinoloom.jobs.service import JobService
-    from kinoloom.store.jobs import JobRecord
+    from kinoloom.store.job_record import JobRecord
     from kinoloom.store.remote_calls import RemoteCall
 
 jobs_app = typer.Typer(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from kinoloom.planner.plan import Plan
     from kinoloom.quality.score import Scores
     from kinoloom.store.events import JobEvent
-    from kinoloom.store.jobs import JobRecord
+    from kinoloom.store.job_record import JobRecord
 
 _WISHES = {"held": "release", "failed": "retry", "cancelled": "retry", "dead": "retry"}
 _WIDE = 400

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from acceptance.stage import Program, Stage
 from kinoloom.jobs.queues import FILM
-from kinoloom.store.jobs import JobRecord
+from kinoloom.store.job_record import JobRecord
 
 MOMENTS = ("order", "ordered", "look", "download", "between")
 """When a worker is killed: as an order comes in, when it is charged and not answered, ..."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from acceptance.stage import LIMIT, Entry, Program, Stage, until
-from kinoloom.store.jobs import ACTIVE
+from kinoloom.store.job_record import ACTIVE
 
 Target = Literal["server", "worker", "child", "pause"]
 """What is killed; `pause` is a worker that is stopped until its time to live is over."""

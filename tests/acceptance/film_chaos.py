@@ -22,7 +22,7 @@ from kinoloom.jobs.film_service import FilmService
 from kinoloom.jobs.queues import FILM
 from kinoloom.media.images import save_png
 from kinoloom.media.reader import read_frames
-from kinoloom.store.jobs import FINISHED, JobRecord
+from kinoloom.store.job_record import FINISHED, JobRecord
 
 STITCH = "stitch"
 """The moment at which a film is joined."""

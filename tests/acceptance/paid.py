@@ -12,7 +12,7 @@ from acceptance.attack import MOMENTS, Attack, Service
 from acceptance.stage import Stage
 from kinoloom.errors import OutputFailed
 from kinoloom.request import VideoRequest
-from kinoloom.store.jobs import ACTIVE, JobRecord
+from kinoloom.store.job_record import ACTIVE, JobRecord
 
 _LIMIT = 400.0
 _LOOK = 0.05

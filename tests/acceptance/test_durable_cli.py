@@ -12,7 +12,7 @@ import pytest
 
 from acceptance.chaos import repeated, unfinished
 from acceptance.stage import LIMIT, Program, Stage, until
-from kinoloom.store.jobs import JobRecord
+from kinoloom.store.job_record import JobRecord
 
 pytestmark = [pytest.mark.slow]
 

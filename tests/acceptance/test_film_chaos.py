@@ -16,7 +16,7 @@ from kinoloom.film.board import Mode, ShotDefaults, ShotSpec, Storyboard
 from kinoloom.jobs.film_service import FilmService
 from kinoloom.jobs.service import JobService
 from kinoloom.media.reader import read_frames
-from kinoloom.store.jobs import JobRecord
+from kinoloom.store.job_record import JobRecord
 from kinoloom.store.store import Store
 
 pytestmark = [pytest.mark.model, pytest.mark.slow]

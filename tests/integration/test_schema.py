@@ -31,7 +31,7 @@ from kinoloom.server.app import create_app
 from kinoloom.server.problems import PROBLEM_TYPE, SCHEMAS
 from kinoloom.store.clips import ClipRecord
 from kinoloom.store.films import FilmRecord
-from kinoloom.store.jobs import JobState
+from kinoloom.store.job_record import JobState
 from kinoloom.store.store import Store
 from serving import running
 

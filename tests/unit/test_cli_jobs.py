@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 from kinoloom import cli
 from kinoloom.config import load_settings
 from kinoloom.store.held import held_store
-from kinoloom.store.jobs import JobRecord
+from kinoloom.store.job_record import JobRecord
 from kinoloom.store.remote_calls import Limits
 from kinoloom.store.store import Store
 from paying import pay

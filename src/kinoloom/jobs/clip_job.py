@@ -33,7 +33,7 @@ from kinoloom.jobs.room import check_place
 from kinoloom.media.output import disk_errors, whole_file
 from kinoloom.planner.plan import Plan
 from kinoloom.store.clips import ClipRecord, boundary_name
-from kinoloom.store.jobs import JobChanges, JobRecord
+from kinoloom.store.job_record import JobChanges, JobRecord
 from kinoloom.store.statistics import REUSED
 
 

@@ -8,7 +8,7 @@ from kinoloom.config import Settings
 from kinoloom.errors import WorkerUnavailable
 from kinoloom.jobs.locks import is_locked, lock_file
 from kinoloom.jobs.queues import FILM, OWN
-from kinoloom.store.jobs import JobChanges, JobRecord, JobState
+from kinoloom.store.job_record import JobChanges, JobRecord, JobState
 from kinoloom.store.store import Store
 from kinoloom.store.workers import WorkerRecord
 

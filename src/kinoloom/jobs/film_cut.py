@@ -25,7 +25,7 @@ from kinoloom.jobs.job_run import JobRun, Superseded
 from kinoloom.media.rates import exact_rate
 from kinoloom.planner.inputs import file_digest
 from kinoloom.store.clips import ClipRecord
-from kinoloom.store.jobs import JobRecord
+from kinoloom.store.job_record import JobRecord
 from kinoloom.store.statistics import REUSED
 
 FILM = "film"

@@ -22,7 +22,7 @@ from kinoloom.jobs.here import Here, Watcher
 from kinoloom.jobs.messages import error_from
 from kinoloom.jobs.progress import Event
 from kinoloom.jobs.queues import OWN
-from kinoloom.store.jobs import FINISHED, JobRecord
+from kinoloom.store.job_record import FINISHED, JobRecord
 
 _WAIT_SECONDS = 0.1
 _LOOK_SECONDS = 0.5

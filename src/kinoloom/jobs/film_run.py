@@ -24,7 +24,7 @@ from kinoloom.jobs.job_run import Bench, JobRun, Superseded, Watch
 from kinoloom.jobs.leftovers import tidy, work_folder
 from kinoloom.jobs.planning import load_catalog
 from kinoloom.jobs.service import JobService
-from kinoloom.store.jobs import JobChanges, JobRecord
+from kinoloom.store.job_record import JobChanges, JobRecord
 
 _LOOK_SECONDS = 0.2
 """Between two rounds: a clip takes seconds at least."""

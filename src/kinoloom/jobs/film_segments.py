@@ -26,7 +26,7 @@ from kinoloom.planner.outlook import Machine
 from kinoloom.planner.plan import Plan
 from kinoloom.request import VideoRequest
 from kinoloom.store.clips import ClipRecord
-from kinoloom.store.jobs import ACTIVE, JobRecord
+from kinoloom.store.job_record import ACTIVE, JobRecord
 
 _LOCAL_AT_ONCE = 2
 _REMOTE_AT_ONCE = 16

@@ -40,7 +40,7 @@ from kinoloom.planner.plan import Plan
 from kinoloom.request import VideoRequest
 from kinoloom.request_checks import MAX_CANDIDATES, MAX_PROMPT, MAX_SEED
 from kinoloom.store.films import FilmRecord, FilmTake, waits
-from kinoloom.store.jobs import FINISHED, JobRecord
+from kinoloom.store.job_record import FINISHED, JobRecord
 from kinoloom.store.keys import ApiKey
 from kinoloom.store.money import plain
 from kinoloom.store.store import Store

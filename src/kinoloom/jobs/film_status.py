@@ -11,7 +11,7 @@ from kinoloom.config import Settings
 from kinoloom.jobs.film_cut import spent
 from kinoloom.jobs.film_standing import Standing
 from kinoloom.store.films import FilmRecord, waits
-from kinoloom.store.jobs import FINISHED, JobRecord
+from kinoloom.store.job_record import FINISHED, JobRecord
 from kinoloom.store.money import plain
 from kinoloom.store.store import Store
 

@@ -29,7 +29,7 @@ from kinoloom.jobs.service import JobService, request_key
 from kinoloom.planner.plan import Plan
 from kinoloom.request import VideoRequest
 from kinoloom.store.held import held_store
-from kinoloom.store.jobs import ACTIVE, FINISHED, JobRecord
+from kinoloom.store.job_record import ACTIVE, FINISHED, JobRecord
 from kinoloom.store.statistics import REUSED
 
 if TYPE_CHECKING:

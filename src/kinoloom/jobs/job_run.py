@@ -20,7 +20,7 @@ from kinoloom.jobs.record import RenderFacts
 from kinoloom.jobs.render_process import RenderProcess
 from kinoloom.jobs.telling import Telling
 from kinoloom.planner.plan import Plan
-from kinoloom.store.jobs import Artefact, JobRecord
+from kinoloom.store.job_record import Artefact, JobRecord
 from kinoloom.store.store import Store
 
 ATTEMPTS = 2

@@ -20,7 +20,7 @@ from kinoloom.jobs.planning import load_catalog, remote_for
 from kinoloom.jobs.takes import plan_of_take, take_of
 from kinoloom.planner.cost import shown
 from kinoloom.planner.plan import Plan
-from kinoloom.store.jobs import JobRecord
+from kinoloom.store.job_record import JobRecord
 from kinoloom.store.remote_calls import RemoteCall
 from kinoloom.store.store import Store
 

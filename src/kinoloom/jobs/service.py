@@ -46,7 +46,7 @@ from kinoloom.request import VideoRequest
 from kinoloom.store.clips import ClipRecord
 from kinoloom.store.events import JobEvent
 from kinoloom.store.ids import new_id
-from kinoloom.store.jobs import ACTIVE, FINISHED, JobRecord, JobState
+from kinoloom.store.job_record import ACTIVE, FINISHED, JobRecord, JobState
 from kinoloom.store.keys import ApiKey
 from kinoloom.store.remote_calls import Limits, RemoteCall
 from kinoloom.store.store import Store

@@ -8,7 +8,7 @@ from decimal import Decimal
 from kinoloom.config import Settings
 from kinoloom.errors import BudgetExceeded
 from kinoloom.planner.plan import Plan
-from kinoloom.store.jobs import JobRecord
+from kinoloom.store.job_record import JobRecord
 from kinoloom.store.remote_calls import Limits, RemoteCall
 from kinoloom.store.store import Store
 

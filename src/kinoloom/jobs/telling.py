@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Unpack
 
-from kinoloom.store.jobs import JobChanges, JobRecord
+from kinoloom.store.job_record import JobChanges, JobRecord
 from kinoloom.store.store import Store
 
 _EVERY = 0.25

@@ -19,7 +19,7 @@ from typing import Any
 
 from kinoloom.config import Settings
 from kinoloom.errors import Conflict, MissingPackage, NetworkFailed
-from kinoloom.store.jobs import JobRecord
+from kinoloom.store.job_record import JobRecord
 
 TIMEOUT_SECONDS = 10.0
 """For connecting, sending, and waiting for the answer, each."""

@@ -34,7 +34,7 @@ from kinoloom.jobs.queues import API, FILM, queue_of_device
 from kinoloom.jobs.remote_end import end_left_orders
 from kinoloom.jobs.render_process import RenderProcess
 from kinoloom.jobs.webhooks import deliver
-from kinoloom.store.jobs import JobRecord
+from kinoloom.store.job_record import JobRecord
 from kinoloom.store.store import Store
 from kinoloom.store.workers import WorkerQueue, WorkerRecord
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kinoloom.errors import Conflict
 from kinoloom.store.clips import ClipRecord
-from kinoloom.store.jobs import ACTIVE
+from kinoloom.store.job_record import ACTIVE
 from kinoloom.store.store import Store
 
 _DERIVED = ("gif", "spritesheet")

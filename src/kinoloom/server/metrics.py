@@ -24,7 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from kinoloom.server.hub import Hub
 from kinoloom.store.cache.bytes import HITS, MISSES
 from kinoloom.store.events import JobEvent
-from kinoloom.store.jobs import ACTIVE, FINISHED
+from kinoloom.store.job_record import ACTIVE, FINISHED
 from kinoloom.store.store import Store
 
 # Seconds. A tiny model on a CPU takes parts of a second, a long film on one hours.

@@ -17,7 +17,7 @@ from typing import Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from kinoloom.store.clips import ClipRecord
-from kinoloom.store.jobs import JobRecord, JobState
+from kinoloom.store.job_record import JobRecord, JobState
 from kinoloom.store.money import plain_or_none
 from kinoloom.store.remote_calls import Group
 

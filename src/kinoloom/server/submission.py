@@ -9,7 +9,7 @@ from __future__ import annotations
 from kinoloom.errors import Conflict
 from kinoloom.jobs.service import JobService
 from kinoloom.server.clip_request import ClipRequest
-from kinoloom.store.jobs import JobRecord
+from kinoloom.store.job_record import JobRecord
 from kinoloom.store.keys import ApiKey
 from kinoloom.store.store import Store
 

@@ -20,14 +20,8 @@ from kinoloom.errors import NotFound
 from kinoloom.store.budgets import Asked, Limits, check_limits, spending_in
 from kinoloom.store.database import Database
 from kinoloom.store.ids import new_id
-from kinoloom.store.jobs import (
-    JobChanges,
-    JobRecord,
-    JobState,
-    insert_job,
-    job_record,
-    move_job,
-)
+from kinoloom.store.job_record import JobChanges, JobRecord, JobState, job_record
+from kinoloom.store.jobs import insert_job, move_job
 from kinoloom.store.money import plain_or_none, rounded_up
 from kinoloom.store.tables import (
     FilmAssetRow,

@@ -45,19 +45,6 @@ from kinoloom.store.remote_calls import release_unsent
 from kinoloom.store.statistics import add_counters
 from kinoloom.store.tables import FilmRow, JobArtefactRow, JobRow
 
-__all__ = [
-    "ACTIVE",
-    "FINISHED",
-    "Artefact",
-    "JobChanges",
-    "JobRecord",
-    "JobState",
-    "Jobs",
-    "insert_job",
-    "job_record",
-    "move_job",
-]
-
 _ON_WORKER: tuple[JobState, ...] = ("running", "cancelling")
 # Begins the names of what is no step's: the notes that the end of a run was announced.
 _ANNOUNCED = "announced:"

@@ -10,7 +10,7 @@ from pathlib import Path
 import openai
 import pytest
 
-from kinoloom.store.jobs import JobRecord
+from kinoloom.store.job_record import JobRecord
 from video_server import PROMPT, WORKER, Following, Server, job_of, png, wait_until
 
 # The client says of each of its methods that OpenAI's own service has ended.

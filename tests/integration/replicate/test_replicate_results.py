@@ -21,7 +21,7 @@ from kinoloom.errors import (
     NotFound,
 )
 from kinoloom.server.app import create_app
-from kinoloom.store.jobs import JobRecord
+from kinoloom.store.job_record import JobRecord
 from kinoloom.store.remote_calls import Limits
 from kinoloom.store.store import Store
 from serving import running

@@ -20,7 +20,7 @@ from kinoloom.jobs.film_here import FilmHere
 from kinoloom.jobs.film_status import FilmStatus
 from kinoloom.jobs.planning import machine_of
 from kinoloom.store.films import FilmRecord
-from kinoloom.store.jobs import JobRecord
+from kinoloom.store.job_record import JobRecord
 from kinoloom.store.store import Store
 from kinoloom.store.workers import WorkerQueue, WorkerRecord
 from unit.cli_film.storyteller import STORY, made_of, place, run

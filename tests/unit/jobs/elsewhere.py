@@ -10,7 +10,7 @@ from fakes.plain import PlainService
 from kinoloom.backends.base import RemoteStatus
 from kinoloom.config import Settings
 from kinoloom.errors import Uncertain
-from kinoloom.store.jobs import JobRecord
+from kinoloom.store.job_record import JobRecord
 from kinoloom.store.remote_calls import RemoteCall
 from kinoloom.store.store import Store
 from workshop import Workshop

@@ -23,7 +23,7 @@ from kinoloom.jobs.costs import (
     key_state,
 )
 from kinoloom.store.database import Database
-from kinoloom.store.jobs import JobRecord
+from kinoloom.store.job_record import JobRecord
 from kinoloom.store.remote_calls import Limits
 from kinoloom.store.store import Store
 from paying import pay

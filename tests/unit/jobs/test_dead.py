@@ -14,7 +14,7 @@ from kinoloom.config import Settings
 from kinoloom.jobs.dead import MAX_DEATHS, dead_workers, hand_back, live_workers
 from kinoloom.jobs.locks import lock_file
 from kinoloom.store import workers as store_workers
-from kinoloom.store.jobs import JobRecord
+from kinoloom.store.job_record import JobRecord
 from kinoloom.store.store import Store
 from kinoloom.store.workers import WorkerRecord
 

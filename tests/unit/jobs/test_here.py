@@ -22,7 +22,7 @@ from kinoloom.jobs.worker import Worker
 from kinoloom.planner.plan import Plan
 from kinoloom.request import VideoRequest
 from kinoloom.store.held import held_store
-from kinoloom.store.jobs import JobRecord
+from kinoloom.store.job_record import JobRecord
 from kinoloom.store.store import Store
 from kinoloom.store.workers import WorkerQueue, WorkerRecord
 from stand_in import StandIn, facts, until

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from kinoloom.jobs.leftovers import sweep_work, tidy, work_folder
-from kinoloom.store.jobs import JobRecord, JobState
+from kinoloom.store.job_record import JobRecord, JobState
 from kinoloom.store.store import Store
 
 

@@ -23,7 +23,7 @@ from kinoloom.errors import (
 )
 from kinoloom.jobs import job_run, recovery, remote_take
 from kinoloom.planner.plan import Plan
-from kinoloom.store.jobs import JobRecord
+from kinoloom.store.job_record import JobRecord
 from kinoloom.store.store import Store
 from unit.jobs.elsewhere import Agency
 

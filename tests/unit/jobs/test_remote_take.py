@@ -13,7 +13,7 @@ from kinoloom.errors import KinoloomError, NetworkFailed, NotAuthenticated, Rate
 from kinoloom.jobs import remote_take
 from kinoloom.jobs.takes import take_of
 from kinoloom.planner.plan import Plan
-from kinoloom.store.jobs import JobRecord
+from kinoloom.store.job_record import JobRecord
 from unit.jobs.elsewhere import LOST, MONEY, RUNNING, Agency
 
 

@@ -16,7 +16,7 @@ from kinoloom.errors import InvalidMedia, KinoloomError, NetworkFailed, NotFound
 from kinoloom.jobs import remote_take
 from kinoloom.jobs.dead import MAX_DEATHS, hand_back
 from kinoloom.jobs.remote_end import end_left_orders
-from kinoloom.store.jobs import JobRecord
+from kinoloom.store.job_record import JobRecord
 from unit.jobs.elsewhere import LOST, MONEY, RUNNING, Agency
 
 SUCCESS = RemoteStatus("succeeded", charged=MONEY)

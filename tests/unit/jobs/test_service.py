@@ -16,7 +16,7 @@ from kinoloom.jobs.locks import lock_file
 from kinoloom.jobs.service import JobService, checked_states, request_key
 from kinoloom.planner.plan import Plan
 from kinoloom.request import VideoRequest
-from kinoloom.store.jobs import JobRecord
+from kinoloom.store.job_record import JobRecord
 from kinoloom.store.store import Store
 from kinoloom.store.workers import WorkerQueue, WorkerRecord
 from paying import pay

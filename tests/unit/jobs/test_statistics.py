@@ -7,7 +7,7 @@ import pytest
 from kinoloom.jobs.statistics import statistics
 from kinoloom.planner.plan import Plan
 from kinoloom.store.clips import ClipRecord
-from kinoloom.store.jobs import JobRecord
+from kinoloom.store.job_record import JobRecord
 from kinoloom.store.store import Store
 from paying import pay
 

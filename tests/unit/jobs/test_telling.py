@@ -8,7 +8,7 @@ import pytest
 
 from kinoloom.jobs import telling as module
 from kinoloom.jobs.telling import Telling
-from kinoloom.store.jobs import JobRecord
+from kinoloom.store.job_record import JobRecord
 from kinoloom.store.store import Store
 
 

@@ -19,7 +19,7 @@ from kinoloom.config import Settings
 from kinoloom.errors import Conflict, NetworkFailed
 from kinoloom.jobs import webhooks
 from kinoloom.jobs.webhooks import deliver, sign
-from kinoloom.store.jobs import JobRecord, JobState
+from kinoloom.store.job_record import JobRecord, JobState
 
 SECRET = "whsec_" + base64.b64encode(b"a key of some bytes").decode()
 

@@ -18,7 +18,7 @@ from kinoloom.jobs import engine, job_run
 from kinoloom.jobs import worker as module
 from kinoloom.jobs.locks import is_locked, lock_file
 from kinoloom.jobs.worker import Worker
-from kinoloom.store.jobs import JobRecord
+from kinoloom.store.job_record import JobRecord
 from kinoloom.store.store import Store
 from kinoloom.store.workers import WorkerRecord
 from stand_in import StandIn, until

@@ -11,7 +11,7 @@ from openai.types import Video as ClientsVideo
 from kinoloom.jobs.progress import ELSEWHERE, HERE, PHASES, Phase
 from kinoloom.server.openai.progress import percent
 from kinoloom.server.openai.shapes import STATUS, job_id, poll_after, video_id, video_of
-from kinoloom.store.jobs import JobRecord, JobState
+from kinoloom.store.job_record import JobRecord, JobState
 
 PLAN = {
     "frames": 49,

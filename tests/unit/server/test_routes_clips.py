@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from api_client import Api, api, png
 from kinoloom.config import Settings
-from kinoloom.store.jobs import JobRecord
+from kinoloom.store.job_record import JobRecord
 from paying import pay
 
 ID = "019aa4a6-3b10-7e44-9c0d-2f4f7a1b8e33"

@@ -9,7 +9,7 @@ import pytest
 from api_client import Api, api
 from kinoloom.config import Settings
 from kinoloom.config_sections import BudgetSettings
-from kinoloom.store.jobs import JobRecord
+from kinoloom.store.job_record import JobRecord
 from paying import pay
 
 

@@ -15,7 +15,7 @@ from fakes.replicate import WEBHOOK_SECRET, signed
 from kinoloom.config_sections import BackendsSettings, ReplicateSettings
 from kinoloom.server.limits import MAX_JSON
 from kinoloom.server.routes.hooks import TOLERANCE_SECONDS
-from kinoloom.store.jobs import JobRecord
+from kinoloom.store.job_record import JobRecord
 from kinoloom.store.remote_calls import Limits
 from kinoloom.store.store import Store
 from serving import local_client

@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 from kinoloom.store import Store
-from kinoloom.store.jobs import JobRecord
+from kinoloom.store.job_record import JobRecord
 from kinoloom.store.remote_calls import Limits, RemoteCall
 
 D = Decimal

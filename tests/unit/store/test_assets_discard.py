@@ -14,7 +14,7 @@ import pytest
 from kinoloom.errors import InvalidMedia, OutputFailed
 from kinoloom.store import Store
 from kinoloom.store.clips import ClipRecord
-from kinoloom.store.jobs import JobRecord
+from kinoloom.store.job_record import JobRecord
 
 DATA = b"some picture" * 1000
 DIGEST = "sha256:" + hashlib.sha256(DATA).hexdigest()

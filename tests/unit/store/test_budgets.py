@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from kinoloom.errors import BudgetExceeded, Conflict
 from kinoloom.store import DATABASE_NAME, Store
 from kinoloom.store.budgets import start_of_day, start_of_month
-from kinoloom.store.jobs import ACTIVE, JobRecord
+from kinoloom.store.job_record import ACTIVE, JobRecord
 from kinoloom.store.remote_calls import OPEN, Limits, RemoteCall
 
 MILLIONTH = Decimal("0.000001")

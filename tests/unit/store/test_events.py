@@ -8,7 +8,7 @@ import pytest
 
 from kinoloom.errors import NotFound
 from kinoloom.store import Store
-from kinoloom.store.jobs import JobRecord
+from kinoloom.store.job_record import JobRecord
 
 
 def added(store: Store, **values: Any) -> str:

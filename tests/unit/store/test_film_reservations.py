@@ -12,7 +12,7 @@ import pytest
 from kinoloom.errors import BudgetExceeded, NotFound
 from kinoloom.store import Store
 from kinoloom.store.films import FilmRecord, waits
-from kinoloom.store.jobs import FINISHED, JobRecord, JobState
+from kinoloom.store.job_record import FINISHED, JobRecord, JobState
 from kinoloom.store.remote_calls import Limits, RemoteCall
 from unit.store.together import at_once
 

@@ -8,7 +8,7 @@ import pytest
 
 from kinoloom.errors import NotFound
 from kinoloom.store.films import FilmRecord
-from kinoloom.store.jobs import JobRecord
+from kinoloom.store.job_record import JobRecord
 from kinoloom.store.store import Store
 
 

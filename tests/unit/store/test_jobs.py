@@ -12,7 +12,7 @@ import pytest
 
 from kinoloom.store import Store
 from kinoloom.store.clips import ClipRecord
-from kinoloom.store.jobs import ACTIVE, FINISHED, Artefact, JobRecord
+from kinoloom.store.job_record import ACTIVE, FINISHED, Artefact, JobRecord
 from kinoloom.store.measurements import Measurement
 from paying import pay
 from unit.store.together import at_once

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from kinoloom.store.jobs import ACTIVE, FINISHED, JobRecord, JobState
+from kinoloom.store.job_record import ACTIVE, FINISHED, JobRecord, JobState
 from kinoloom.store.store import Store
 from paying import pay
 

@@ -10,7 +10,7 @@ import pytest
 
 from kinoloom.errors import BudgetExceeded, Conflict
 from kinoloom.store import Store
-from kinoloom.store.jobs import ACTIVE
+from kinoloom.store.job_record import ACTIVE
 from kinoloom.store.remote_calls import CostRow, Limits, RemoteCall
 from unit.store.ordering import D, accepted, job, now, paid, reserve
 from unit.store.together import at_once

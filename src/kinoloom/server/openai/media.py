@@ -18,7 +18,7 @@ from kinoloom.server.openai.body import Body
 from kinoloom.server.openai.shapes import STATUS, job_id
 from kinoloom.server.uploads import Kind, receive
 from kinoloom.store.clips import ClipRecord
-from kinoloom.store.jobs import JobRecord
+from kinoloom.store.job_record import JobRecord
 from kinoloom.store.store import Store
 
 REFERENCE, VIDEO, MASK = "input_reference", "video", "mask"

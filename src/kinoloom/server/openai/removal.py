@@ -11,7 +11,7 @@ import time
 from kinoloom.errors import Conflict
 from kinoloom.jobs.service import JobService
 from kinoloom.server.clip_removal import remove_clip
-from kinoloom.store.jobs import ACTIVE, FINISHED, JobRecord
+from kinoloom.store.job_record import ACTIVE, FINISHED, JobRecord
 from kinoloom.store.store import Store
 
 _PATIENCE = 5.0

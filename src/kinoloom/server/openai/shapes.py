@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 
 from kinoloom.catalog.card import ModelCard
 from kinoloom.server.openai.progress import percent
-from kinoloom.store.jobs import JobRecord, JobState
+from kinoloom.store.job_record import JobRecord, JobState
 
 Status = Literal["queued", "in_progress", "completed", "failed"]
 

@@ -22,7 +22,7 @@ from kinoloom.server.routes.parameters import (
     Search,
 )
 from kinoloom.server.schemas import Job, Page
-from kinoloom.store.jobs import JobState
+from kinoloom.store.job_record import JobState
 
 router = APIRouter(prefix="/api/jobs", tags=["jobs"])
 

@@ -45,7 +45,7 @@ from kinoloom.server.openai.shapes import (
 from kinoloom.server.problems import problem_docs
 from kinoloom.server.routes.parameters import ModelId
 from kinoloom.server.submission import submit_once
-from kinoloom.store.jobs import JobRecord
+from kinoloom.store.job_record import JobRecord
 from kinoloom.store.keys import ApiKey
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"])
