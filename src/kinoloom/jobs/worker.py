@@ -40,7 +40,7 @@ from kinoloom.store.workers import WorkerQueue, WorkerRecord
 
 BEATS = 6
 """A worker says so many times within its time to live that it is there."""
-POLL_SECONDS = 0.2
+POLL_SECONDS = 0.25
 """Between two looks into the queues and at the wishes for running jobs."""
 _BEGIN_SECONDS = 1.0
 """Between two tries to begin a job while the database is away."""
@@ -50,9 +50,10 @@ _ANNOUNCED_SECONDS = 5.0
 _REAP_SECONDS = 2.0
 _ORDERS_SECONDS = 30.0
 """Between two looks at orders that nobody waits for any more: each second of theirs may cost."""
-# What others do takes its time; nobody notices a second. They say themselves when it is too much.
+# What others do takes its time; nobody notices a second or two. They say themselves when it is too
+# much.
 _API_LIMITS = QueueLimits(at_once=16, poll=1.0)
-_WEBHOOK_LIMITS = QueueLimits(at_once=16, poll=1.0)
+_WEBHOOK_LIMITS = QueueLimits(at_once=16, poll=2.0)
 _WAITING = {API: _API_LIMITS, FILM: QueueLimits(at_once=8, poll=1.0)}
 """The queues of jobs that render nothing on this machine."""
 _FILM_LIMIT = timedelta(days=365)
@@ -90,7 +91,9 @@ class Worker:
             self._child.start()  # its libraries load while the rest starts
         self._watched: dict[str, _Watch] = {}
         self._lost: set[tuple[str, int]] = set()
-        self._anew = True  # at first all that waits, since the engine may have lost its tables
+        # At first all that waits is handed over, since the engine may have lost its tables: so far
+        # up to the job of this id, and None when that is done.
+        self._anew: str | None = ""
         self._dispatched: tuple[int, int] | None = None
         self._lock = threading.Lock()
         self._ending = threading.Event()
@@ -339,8 +342,8 @@ class Worker:
         if changed is not None and changed == self._dispatched:
             return
         now = datetime.now(UTC)
-        waiting = self._store.jobs.waiting(self._names, handed=self._anew)
-        self._anew = False
+        anew = self._anew is not None
+        waiting = self._store.jobs.waiting(self._names, handed=anew, after=self._anew or "")
         for job in waiting:
             if job.deadline_at is not None and job.deadline_at < now:
                 late = TimedOut("The job's deadline passed while it waited.")
@@ -349,7 +352,10 @@ class Worker:
                 continue
             self._engine.enqueue(job.id, job.run, job.queue, job.priority)
             self._store.jobs.handed(job.id, job.run)
-        self._dispatched = changed  # what came meanwhile has changed it again
+        if anew:
+            self._anew = waiting[-1].id if waiting else None
+        else:
+            self._dispatched = changed  # what came meanwhile has changed it again
 
     def _keep_house(self) -> None:
         """Forget what is old."""

@@ -45,6 +45,8 @@ from kinoloom.store.remote_calls import release_unsent
 from kinoloom.store.statistics import add_counters
 from kinoloom.store.tables import FilmRow, JobArtefactRow, JobRow
 
+MOST_WAITING = 500
+"""Jobs that are looked at in one go; those after them come in the next."""
 _ON_WORKER: tuple[JobState, ...] = ("running", "cancelling")
 # Begins the names of what is no step's: the notes that the end of a run was announced.
 _ANNOUNCED = "announced:"
@@ -229,18 +231,21 @@ class Jobs:
                 for job_id, state, run in session.execute(query)
             }
 
-    def waiting(self, queues: Collection[str], *, handed: bool = False) -> Sequence[JobRecord]:
+    def waiting(
+        self, queues: Collection[str], *, handed: bool = False, after: str = ""
+    ) -> Sequence[JobRecord]:
         """The jobs that wait in some queues and were not handed to the engine yet, oldest first.
 
-        With `handed` those too that were; at most 500 at a time.
+        With `handed` those too that were. At most `MOST_WAITING` at a time, `after` a job's id.
         """
-        query = select(JobRow).where(JobRow.queue.in_(queues), JobRow.state == "queued")
+        query = select(JobRow).where(
+            JobRow.queue.in_(queues), JobRow.state == "queued", JobRow.id > after
+        )
         if not handed:
             query = query.where(JobRow.handed < JobRow.run)
+        query = query.order_by(JobRow.id).limit(MOST_WAITING)
         with self._database.reading() as session:
-            return [
-                job_record(row) for row in session.scalars(query.order_by(JobRow.id).limit(500))
-            ]
+            return [job_record(row) for row in session.scalars(query)]
 
     def handed(self, job_id: str, run: int) -> None:
         """Note that a run of a job was handed to the engine."""
