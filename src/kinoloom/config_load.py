@@ -107,11 +107,11 @@ class _Loading:
 
     def take_environment(self) -> None:
         """KINOLOOM_DEVICE, and KINOLOOM_BUDGETS__DAY for a setting in a section."""
-        for name in sorted(self._environment):
+        for name in sorted(name for name in self._environment if name.startswith(PREFIX)):
             text = self._environment[name]
             keys: Keys = tuple(name.removeprefix(PREFIX).lower().split("__"))
             # A variable that only looks like one of ours may be for another program.
-            if not name.startswith(PREFIX) or name != variable(keys) or not text:
+            if name != variable(keys) or not text:
                 continue
             if keys[0] not in Settings.model_fields:
                 continue
