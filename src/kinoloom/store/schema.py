@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, inspect, text
 
 from kinoloom.errors import StoreBroken
 
@@ -15,11 +15,15 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 def upgrade(connection: Connection, place: str) -> None:
-    """Run the missing migrations in the connection's transaction, which its owner commits.
+    """Make all tables, or run the missing migrations, in the connection's transaction.
 
-    Another process may have done the work while this one waited; then nothing is left to do.
+    Its owner commits it. Another process may have done the work while this one waited; then nothing
+    is left to do.
     Raises StoreBroken when the migrations of this installation are not complete.
     """
+    if not inspect(connection).get_table_names():
+        _create(connection)
+        return
     from alembic import command
     from alembic.config import Config
     from alembic.util import CommandError
@@ -36,3 +40,21 @@ def upgrade(connection: Connection, place: str) -> None:
             cause=str(error),
             hints=["Install Kinoloom again: its migrations are incomplete."],
         ) from error
+
+
+def _create(connection: Connection) -> None:
+    """Make the tables of the newest revision at once: a tenth of the time of all migrations.
+
+    A test compares what both ways make.
+    """
+    from kinoloom.store.tables import Base
+
+    Base.metadata.create_all(connection)
+    # As Alembic makes it.
+    connection.execute(
+        text(
+            "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL,"
+            " CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num))"
+        )
+    )
+    connection.execute(text("INSERT INTO alembic_version VALUES (:head)"), {"head": HEAD})

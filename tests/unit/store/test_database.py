@@ -13,14 +13,14 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine, inspect, text
+from sqlalchemy import create_engine, text
 
 from kinoloom.errors import ErrorKind, KinoloomError, OutputFailed, StoreBroken
 from kinoloom.store import DATABASE_NAME, Store
 from kinoloom.store.database import Database
-from kinoloom.store.postgres import database_address
 from kinoloom.store.schema import HEAD, MIGRATIONS, REVISIONS
 from kinoloom.store.tables import Base
+from unit.store.schema_check import assert_exactly_the_tables, connected, migrate, schema_of
 
 SOURCE = Path(__file__).resolve().parents[3] / "src"
 
@@ -49,30 +49,8 @@ def test_the_known_revisions_are_alembics() -> None:
     assert tuple(reversed(found)) == REVISIONS
 
 
-def test_the_migrations_make_exactly_the_tables(store: Store, database_url: str | None) -> None:
-    if database_url is None:
-        engine = create_engine(f"sqlite:///{store.home / DATABASE_NAME}")
-    else:
-        engine = create_engine(database_address(database_url))
-    with engine.connect() as connection:
-        context = MigrationContext.configure(
-            connection, opts={"compare_type": True, "compare_server_default": True}
-        )
-        assert compare_metadata(context, Base.metadata) == []
-        # Alembic does not compare these.
-        found = inspect(connection)
-        for name, table in Base.metadata.tables.items():
-            # SQLite cannot name the key of a table that counts up by itself.
-            counting = database_url is None and table.dialect_options["sqlite"]["autoincrement"]
-            assert found.get_pk_constraint(name)["name"] == (None if counting else f"pk_{name}")
-            nullable = {column["name"]: column["nullable"] for column in found.get_columns(name)}
-            assert nullable == {column.name: column.nullable for column in table.columns}
-            ondelete = {
-                key["referred_table"]: key["options"].get("ondelete")
-                for key in found.get_foreign_keys(name)
-            }
-            assert ondelete == {key.column.table.name: key.ondelete for key in table.foreign_keys}
-    engine.dispose()
+def test_a_new_database_has_exactly_the_tables(store: Store, database_url: str | None) -> None:
+    assert_exactly_the_tables(store.home, database_url)
 
 
 def test_the_metadata_comparison_can_fail(sqlite_store: Store) -> None:
@@ -89,15 +67,18 @@ def test_wal_and_foreign_keys(sqlite_store: Store) -> None:
         assert session.scalar(text("PRAGMA foreign_keys")) == 1
 
 
-def test_opening_a_current_store_does_not_import_alembic(tmp_path: Path) -> None:
+def test_only_a_store_of_an_older_version_imports_alembic(tmp_path: Path) -> None:
     code = """
         import sys
         from kinoloom.store import DATABASE_NAME, Store
         Store.open(sys.argv[1]).close()
         print("alembic" in sys.modules)
     """
+    for _ in ("new", "current"):
+        assert run(code, tmp_path).stdout_text == "False\n"  # type: ignore[attr-defined]
+    with connected(tmp_path, None) as connection:
+        migrate(connection, REVISIONS[-2], down=True)
     assert run(code, tmp_path).stdout_text == "True\n"  # type: ignore[attr-defined]
-    assert run(code, tmp_path).stdout_text == "False\n"  # type: ignore[attr-defined]
 
 
 def test_importing_the_package_does_not_import_sqlalchemy() -> None:
@@ -162,21 +143,35 @@ def test_threads_write_at_once(sqlite_store: Store) -> None:
         assert connection.execute("SELECT count(*) FROM assets").fetchone() == (20,)
 
 
-def test_an_interrupted_migration_leaves_nothing(
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_an_interrupted_first_start_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    path = tmp_path / DATABASE_NAME
     with monkeypatch.context() as patch:
-        # The second index is the last thing of the first migration but one.
+        patch.setattr("kinoloom.store.schema.text", interrupt)  # all tables but the last are made
+        with pytest.raises(KeyboardInterrupt):
+            Store.open(tmp_path)
+    with closing(sqlite3.connect(tmp_path / DATABASE_NAME)) as connection:
+        assert connection.execute("SELECT name FROM sqlite_master").fetchall() == []
+    Store.open(tmp_path).close()
+
+
+def test_an_interrupted_migration_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with connected(tmp_path, None) as connection:
+        migrate(connection, REVISIONS[0])
+    before = schema_of(tmp_path, None)
+    with monkeypatch.context() as patch:
         patch.setattr("alembic.operations.Operations.create_index", interrupt)
         with pytest.raises(KeyboardInterrupt):
             Store.open(tmp_path)
-    with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("SELECT name FROM sqlite_master").fetchall() == []
+    assert schema_of(tmp_path, None) == before
     Store.open(tmp_path).close()
+    assert_exactly_the_tables(tmp_path, None)
 
 
 def test_an_empty_file_becomes_a_store(tmp_path: Path) -> None:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy import Connection, text
 
-from kinoloom.store import DATABASE_NAME, Store
-from kinoloom.store.postgres import database_address
-from kinoloom.store.schema import MIGRATIONS
-from kinoloom.store.sqlite import sqlite_engine
+from kinoloom.store import Store
+from unit.store.schema_check import assert_exactly_the_tables, connected, migrate, schema_of
 
 AT = "2026-03-04 05:06:07.000000"
 D = Decimal
@@ -30,27 +26,19 @@ def empty_url(request: pytest.FixtureRequest) -> str | None:
     return url
 
 
-@contextmanager
-def connected(home: Path, url: str | None) -> Iterator[Connection]:
-    """A transaction as migrations have it: SQLite with its foreign keys checked."""
-    engine: Engine
-    if url is None:
-        engine = sqlite_engine(home / DATABASE_NAME).execution_options(kinoloom_writes=True)
-    else:
-        engine = create_engine(database_address(url))
-    with engine.begin() as connection:
-        yield connection
-    engine.dispose()
-
-
-def migrate(connection: Connection, revision: str, *, down: bool = False) -> None:
-    from alembic import command
-    from alembic.config import Config
-
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS))
-    config.attributes["connection"] = connection
-    (command.downgrade if down else command.upgrade)(config, revision)
+def test_the_migrations_make_what_a_new_database_has(
+    tmp_path: Path, empty_url: str | None, request: pytest.FixtureRequest
+) -> None:
+    made, migrated = tmp_path / "made", tmp_path / "migrated"
+    for home in (made, migrated):
+        home.mkdir()
+    with connected(migrated, empty_url) as connection:
+        migrate(connection, "head")
+    assert_exactly_the_tables(migrated, empty_url)
+    # The other database, which is not empty any more, was new when it was opened.
+    url = None if empty_url is None else request.getfixturevalue("current_postgres")
+    Store.open(made, database_url=url).close()
+    assert schema_of(made, url) == schema_of(migrated, empty_url)
 
 
 def insert(connection: Connection, table: str, **values: Any) -> None:
