@@ -1,7 +1,7 @@
 """What does a server use while nothing happens: processor time and memory, process by process?
 
 `kinoloom serve` with its worker and the worker's child, which holds torch, before the first clip
-and after one, when the model stays loaded. The worker looks into its queues four times a second.
+and after one, when the model stays loaded. The worker looks into its queues three times a second.
 RSS is all that a process has in main memory; PSS counts what several share in parts.
 
 Target: at most 0.05 of a core for all of them together.

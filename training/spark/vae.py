@@ -90,7 +90,10 @@ def load(folder: Path) -> AutoencoderKLLTXVideo:
             vae = build()
             vae.load_state_dict(state["averages"]["vae"])
             return vae
-    return AutoencoderKLLTXVideo.from_pretrained(SHIPPED / "vae", dtype=torch.float32)
+    shipped = AutoencoderKLLTXVideo.from_pretrained(SHIPPED / "vae", dtype=torch.float32)
+    vae = build()  # a loaded one would write into its configuration where it came from
+    vae.load_state_dict(shipped.state_dict())
+    return vae
 
 
 def to_tensor(film: np.ndarray) -> torch.Tensor:

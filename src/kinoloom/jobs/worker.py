@@ -40,7 +40,7 @@ from kinoloom.store.workers import WorkerQueue, WorkerRecord
 
 BEATS = 6
 """A worker says so many times within its time to live that it is there."""
-POLL_SECONDS = 0.25
+POLL_SECONDS = 0.3
 """Between two looks into the queues and at the wishes for running jobs."""
 _BEGIN_SECONDS = 1.0
 """Between two tries to begin a job while the database is away."""
@@ -52,9 +52,9 @@ _ORDERS_SECONDS = 30.0
 """Between two looks at orders that nobody waits for any more: each second of theirs may cost."""
 # What others do takes its time; nobody notices a second or two. They say themselves when it is too
 # much.
-_API_LIMITS = QueueLimits(at_once=16, poll=1.0)
+_API_LIMITS = QueueLimits(at_once=16, poll=2.0)
 _WEBHOOK_LIMITS = QueueLimits(at_once=16, poll=2.0)
-_WAITING = {API: _API_LIMITS, FILM: QueueLimits(at_once=8, poll=1.0)}
+_WAITING = {API: _API_LIMITS, FILM: QueueLimits(at_once=8, poll=2.0)}
 """The queues of jobs that render nothing on this machine."""
 _FILM_LIMIT = timedelta(days=365)
 
