@@ -61,7 +61,14 @@ def test_a_key_sees_its_own(settings: Settings) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"by": "colour"}, {"since": "yesterday"}, {"until": "2026-02-30"}, {"since": "\0"}]
+    "wrong",
+    [
+        {"by": "colour"},
+        {"since": "yesterday"},
+        {"until": "2026-02-30"},
+        {"since": "\0"},
+        {"until": "0"},
+    ],
 )
 def test_what_is_wrong_is_told(settings: Settings, wrong: dict[str, str]) -> None:
     with api(settings) as found:
