@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Self
@@ -77,5 +78,11 @@ class Source(Section):
     def folder(self) -> Path | None:
         """The local folder of the weights, which need not exist; None for a repository or file."""
         if self.package is not None:
-            return Path(str(resources.files("kinoloom").joinpath(self.package)))
+            return _own_folder() / self.package
         return self.path
+
+
+@cache
+def _own_folder() -> Path:
+    """Where Kinoloom itself lies."""
+    return Path(str(resources.files("kinoloom")))

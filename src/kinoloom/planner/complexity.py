@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from importlib import resources
 from typing import Annotated, Literal
 
@@ -68,6 +68,7 @@ class _Words(BaseModel):
         return self
 
 
+@lru_cache(maxsize=256)
 def complexity(prompt: str) -> Complexity:
     """The complexity of a prompt (English words are known); an empty one scores 0."""
     words = _words()

@@ -51,7 +51,7 @@ from kinoloom.planner.settle import (
 from kinoloom.planner.steps import choose_steps
 from kinoloom.planner.vocabulary import vocabulary_warnings
 from kinoloom.request import VideoRequest
-from kinoloom.weights.places import Located, locate
+from kinoloom.weights.places import Located, Places
 
 
 def draw_seed() -> int:
@@ -227,8 +227,9 @@ def _here(
     guidance: float,
 ) -> _Place:
     """On this machine: LoRAs, memory and speed."""
-    located = _located(card, settings)
-    loras = plan_loras(request.loras, preset.loras if preset else (), card, located, settings)
+    preset_loras = preset.loras if preset else ()
+    located = _located(card, settings, whole=bool(request.loras or preset_loras))
+    loras = plan_loras(request.loras, preset_loras, card, located, settings)
     memory = _settle_memory(request, card, size, frames, machine, settings, measurements, catalog)
     notes.reasons.append(f"memory: {memory.why}")
     speed, why = resolve_speed(
@@ -302,10 +303,14 @@ def _settle_seed(request: VideoRequest, rng: Callable[[], int], notes: Notes) ->
     return seed
 
 
-def _located(card: ModelCard, settings: Settings) -> Located | None:
-    """Where the model's weights are; None when they are not here, which the render will say."""
+def _located(card: ModelCard, settings: Settings, *, whole: bool) -> Located | None:
+    """Where the model's weights are; None when they are not here, which the render will say.
+
+    With `whole` also None when a file is missing or damaged: a LoRA cannot be held against that.
+    """
+    places = Places.of(settings)
     try:
-        return locate(card, settings)
+        return places.locate(card) if whole else places.find(card)
     except (ModelNotFound, ModelBroken):
         return None
 

@@ -34,14 +34,16 @@ _COLUMNS = (
     "acceleration",
     "created_at",
 )
-# Built once: every plan asks, and building a query takes longer than its execution.
+# Built once, and of the table: every plan asks, and building a query takes longer than its
+# execution, as does all that stands between a row and an object.
+_TABLE = MeasurementRow.__table__.c
 _RECENT = (
-    select(*(getattr(MeasurementRow, name) for name in _COLUMNS))
-    .where(MeasurementRow.device == bindparam("device"), MeasurementRow.model == bindparam("model"))
-    .order_by(MeasurementRow.id.desc())
+    select(*(_TABLE[name] for name in _COLUMNS))
+    .where(_TABLE.device == bindparam("device"), _TABLE.model == bindparam("model"))
+    .order_by(_TABLE.id.desc())
     .limit(KEEP_EACH)
 )
-_RECENT_OF_REVISION = _RECENT.where(MeasurementRow.revision == bindparam("revision"))
+_RECENT_OF_REVISION = _RECENT.where(_TABLE.revision == bindparam("revision"))
 
 
 @dataclass(frozen=True, kw_only=True)

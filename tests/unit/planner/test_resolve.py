@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from kinoloom.catalog.card import ModelCard
 from kinoloom.catalog.loader import Catalog
@@ -336,3 +338,47 @@ def test_planning_from_words_loads_no_heavy_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def on_disk(folder: Path) -> ModelCard:
+    """A model in a folder, whole, of one layer."""
+    index = {
+        "_class_name": "LTXConditionPipeline",
+        "transformer": ["diffusers", "LTXVideoTransformer3DModel"],
+        "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
+    }
+    for name, content in {
+        "model_index.json": index,
+        "transformer/config.json": {},
+        "scheduler/scheduler_config.json": {},
+    }.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(json.dumps(content))
+    weights = {"layer.weight": np.zeros((4, 4), np.float32)}
+    save_file(weights, folder / "transformer" / "diffusion_pytorch_model.safetensors")
+    return larger(source={"path": str(folder)})
+
+
+def test_a_lora_is_not_held_against_a_model_that_is_not_whole(tmp_path: Path) -> None:
+    card = on_disk(tmp_path / "model")
+    file = tmp_path / "other.safetensors"
+    pair = {"A": np.zeros((2, 4), np.float32), "B": np.zeros((4, 2), np.float32)}
+    save_file({f"transformer.missing.lora_{k}.weight": v for k, v in pair.items()}, file)
+    lora = [{"name": str(file)}]
+    with pytest.raises(InvalidRequest, match="another model"):
+        planned(card, loras=lora)
+    (tmp_path / "model" / "scheduler" / "scheduler_config.json").unlink()
+    assert planned(card, loras=lora).loras[0].path == file  # the render says what is missing
+
+
+def test_a_download_that_is_not_finished_is_the_same_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = "0123456789" * 4
+    folder = tmp_path / "hub" / "models--a--b" / "snapshots" / commit
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    on_disk(folder)
+    card = larger(source={"repo": "a/b"})
+    whole = planned(card)
+    (folder / "transformer" / "diffusion_pytorch_model.safetensors").unlink()
+    assert planned(card).key == whole.key

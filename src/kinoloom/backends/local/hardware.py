@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -143,7 +144,7 @@ def _named(name: str, found: list[Gpu]) -> Gpu | None:
 
 def _linux_memory() -> tuple[int, int] | None:
     """Main memory, within the limits of the control groups that this process is in."""
-    fields = _fields(_PROC / "meminfo")
+    fields = _fields(_PROC / "meminfo", "MemAvailable", "MemTotal")
     if "MemAvailable" not in fields or "MemTotal" not in fields:
         return None
     free, total = fields["MemAvailable"], fields["MemTotal"]
@@ -170,18 +171,14 @@ def _limits() -> Iterator[tuple[int, int]]:
 
 def _held() -> int:
     """Bytes of this process's own data, as opposed to files mapped into it."""
-    return _fields(_PROC / "self/status").get("RssAnon", 0)
+    return _fields(_PROC / "self/status", "RssAnon").get("RssAnon", 0)
 
 
-def _fields(file: Path) -> dict[str, int]:
-    """The sizes in a file of /proc, such as ``MemTotal: 16 kB``, in bytes by name."""
-    found = {}
-    for line in _text(file).splitlines():
-        name, _, value = line.partition(":")
-        words = value.split()
-        if len(words) == 2 and words[1] == "kB" and words[0].isdigit():
-            found[name] = int(words[0]) * 1024
-    return found
+def _fields(file: Path, *names: str) -> dict[str, int]:
+    """Sizes in a file of /proc, such as ``MemTotal: 16 kB``, in bytes by the names asked for."""
+    text = _text(file)
+    lines = {name: re.search(rf"^{name}:\s*(\d+) kB$", text, re.MULTILINE) for name in names}
+    return {name: int(line[1]) * 1024 for name, line in lines.items() if line is not None}
 
 
 def _text(file: Path) -> str:
