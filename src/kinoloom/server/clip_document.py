@@ -75,7 +75,8 @@ def _media(*, picture: bool) -> dict[str, Any]:
     return {"anyOf": ways}
 
 
-def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
+def or_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a field that may be null, which counts as not given."""
     return {"anyOf": [schema, {"type": "null"}], "default": None}
 
 
@@ -95,7 +96,7 @@ def _properties() -> dict[str, dict[str, Any]]:
         "default": [],
     }
     for name in ("image", "last_image", "mask", "video"):
-        found[name] = _or_null(_media(picture=name != "video"))
+        found[name] = or_null(_media(picture=name != "video"))
     found["references"] = {
         "type": "array",
         "maxItems": check.MAX_REFERENCES,
@@ -119,8 +120,8 @@ def _properties() -> dict[str, dict[str, Any]]:
             "maximum": MAX_PRIORITY,
             "default": PRIORITY,
         },
-        "timeout": _or_null({"type": "number", "minimum": 1, "maximum": MAX_TIMEOUT}),
-        "webhook": _or_null({"type": "string", "format": "uri", "maxLength": MAX_ADDRESS}),
+        "timeout": or_null({"type": "number", "minimum": 1, "maximum": MAX_TIMEOUT}),
+        "webhook": or_null({"type": "string", "format": "uri", "maxLength": MAX_ADDRESS}),
         "hold": {"type": "boolean", "default": False},
     }
     return {name: schema | {"description": _WORDS[name]} for name, schema in found.items()}

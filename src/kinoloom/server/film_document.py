@@ -23,6 +23,7 @@ from kinoloom.film.board import (
     TransitionKind,
 )
 from kinoloom.request import Tier
+from kinoloom.server.clip_document import or_null
 from kinoloom.server.schemas import DIGEST
 
 EXAMPLE: dict[str, Any] = {
@@ -42,7 +43,7 @@ EXAMPLE: dict[str, Any] = {
 }
 
 _DIGEST_ONLY = {"type": "string", "pattern": DIGEST}
-_FILE = {
+_FILE: dict[str, Any] = {
     "description": "An uploaded file, see `POST /api/assets`.",
     "anyOf": [
         {
@@ -83,7 +84,7 @@ _TRANSITION = {
             "type": "object",
             "properties": {
                 "kind": _KIND,
-                "duration": _number(0, fields.MAX_TRANSITION, "Seconds; none for a cut."),
+                "duration": or_null(_number(0, fields.MAX_TRANSITION, "Seconds; none for a cut.")),
             },
             "required": ["kind"],
             "additionalProperties": False,
@@ -134,7 +135,13 @@ _FIELDS: dict[str, dict[str, Any]] = {
     "keyframe": _FILE,
     "file": _FILE,
     "bed": _FILE,
-    "references": {"type": "array", "items": _FILE, "minItems": 1, "maxItems": 8},
+    "references": {
+        "description": "Pictures of who or what is seen, a list or a single one.",
+        "anyOf": [
+            {"type": "array", "items": _FILE, "minItems": 1, "maxItems": check.MAX_REFERENCES},
+            *_FILE["anyOf"],
+        ],
+    },
     "description": _text(fields.MAX_DESCRIPTION, "Goes before the prompt."),
     "trigger": _text(fields.MAX_TITLE, "A LoRA's word, before the description."),
     "gain_db": _GAIN,
@@ -145,16 +152,25 @@ _FIELDS: dict[str, dict[str, Any]] = {
 
 
 def _part(model: Any, required: tuple[str, ...] = (), **own: dict[str, Any]) -> dict[str, Any]:
-    """The schema of a part of a storyboard, with the fields that it has and no others."""
+    """The schema of a part of a storyboard, with the fields that it has and no others.
+
+    What is not required may be null: an empty line of a storyboard counts as none.
+    """
     known = _FIELDS | own
     return {
         "type": "object",
-        "properties": {name: known[name] for name in model.model_fields},
+        "properties": {
+            name: known[name] if name in required else or_null(known[name])
+            for name in model.model_fields
+        },
         "additionalProperties": False,
     } | ({"required": list(required)} if required else {})
 
 
-_CAST = {"type": "array", "items": _NAME, "maxItems": fields.MAX_CHARACTERS}
+_CAST = {
+    "description": "The names of characters, a list or a single one.",
+    "anyOf": [{"type": "array", "items": _NAME, "maxItems": fields.MAX_CHARACTERS}, _NAME],
+}
 _DEFAULTS = _part(ShotDefaults, characters=_CAST)
 _AUDIO = {"anyOf": [_part(ShotAudio, ("file",)), _DIGEST_ONLY]}
 _SHOT = _part(ShotSpec, ("prompt",), characters=_CAST, audio=_AUDIO)
@@ -165,7 +181,7 @@ _STORYBOARD = _part(
     characters={
         "type": "object",
         "description": "Who appears in several shots, by name.",
-        "additionalProperties": _part(Character),
+        "additionalProperties": or_null(_part(Character)),
         "maxProperties": fields.MAX_CHARACTERS,
     },
     audio=_part(FilmAudio) | {"description": "Sound under the whole film."},
