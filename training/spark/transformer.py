@@ -140,13 +140,13 @@ class Batch:
             clean[:, 1] = torch.from_numpy(kind < 0.12)
             if frames > 3:
                 clean[:, 2] = torch.from_numpy(kind < 0.05)
-        last = frames > 1 and rng.random() < 0.14
+        last = frames > 1 and rng.random() < 0.2
         tokens = pack(z)
         noise = torch.randn(tokens.shape, generator=generator)
         level = sigma[:, None].expand(count, tokens.shape[1]).clone()
         level[clean.repeat_interleave(per_frame, 1)] = 0.0
         cover = torch.stack([s.cover for s in samples]).float().flatten(1)
-        weight = (1 + 4 * cover.sqrt()) * (level > 0)
+        weight = (1 + 8 * cover.sqrt()) * (level > 0)
         if last:
             extra = pack(torch.stack([s.last for s in samples]).float())
             tokens = torch.cat([extra, tokens], 1)
