@@ -20,7 +20,7 @@ router = APIRouter(prefix="/api/costs", tags=["statistics"])
 def _written_as_day(value: object) -> object:
     """Refuse what pydantic takes for a day too: a number, as seconds since 1970."""
     if isinstance(value, str) and not re.fullmatch(r"\d{4}-\d{2}-\d{2}", value):
-        raise ValueError("a day is written like 2026-11-22")
+        raise ValueError("a day such as 2026-11-22")
     return value
 
 
