@@ -266,6 +266,9 @@ class Settings(BaseModel):
         return hash((self.home, self.outputs, self.models, self.device, self.dtype, self.assets))
 
 
+_loaded: tuple[object, Settings] | None = None  # and what they were made of
+
+
 def settings_file() -> Path | None:
     """The ``kinoloom.yaml`` that counts: the current folder's, else the user's, else None."""
     import platformdirs
@@ -284,6 +287,26 @@ def load_settings(**flags: Any) -> Settings:
 
     Raises InvalidRequest listing every wrong value at once, each with where it was set.
     """
+    global _loaded  # noqa: PLW0603 - one a process
     from kinoloom.config_load import load
 
-    return load(settings_file(), os.environ, flags).settings
+    file = settings_file()
+    sources = Path.cwd(), file, _written(file), tuple(os.environ.items()), flags
+    if _loaded is not None and _loaded[0] == sources:
+        return _loaded[1]
+    settings = load(file, os.environ, flags).settings
+    _loaded = sources, settings
+    return settings
+
+
+def _written(file: Path | None) -> bytes | None:
+    """What stands in a settings file, as far as one may go; None where it cannot be read."""
+    from kinoloom.config_file import MAX_BYTES
+
+    if file is None:
+        return None
+    try:
+        with file.open("rb") as stream:
+            return stream.read(MAX_BYTES + 1)
+    except OSError:
+        return None

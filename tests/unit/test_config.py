@@ -362,3 +362,34 @@ def test_limits_of_the_server(name: str, wrong: object) -> None:
 
 def test_the_secret_of_webhooks_is_one() -> None:
     assert "s3cr3t" not in repr(load_settings(webhook_secret="s3cr3t"))
+
+
+def test_what_was_loaded_is_loaded_again_only_when_something_changed(
+    place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = place / "kinoloom.yaml"
+    file.write_text("device: cpu\n")
+    first = load_settings()
+    assert load_settings() is first
+    file.write_text("device: mps\n")  # as long as before, and maybe in the same moment
+    assert load_settings().device == "mps"
+    monkeypatch.setenv("KINOLOOM_DEVICE", "cuda")
+    assert load_settings().device == "cuda"
+    assert load_settings(device="cpu").device == "cpu"
+    assert load_settings().device == "cuda"
+    monkeypatch.delenv("KINOLOOM_DEVICE")
+    file.unlink()
+    assert load_settings().device == "auto"
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "kinoloom.yaml").write_text("outputs: made\n")
+    monkeypatch.chdir(elsewhere)
+    assert load_settings().outputs == elsewhere / "made"
+
+
+def test_wrong_settings_are_refused_each_time(place: Path) -> None:
+    load_settings()
+    (place / "kinoloom.yaml").write_text("device: toaster\n")
+    for _ in range(2):
+        (problem,) = refusal().problems
+        assert problem.field.startswith("device in ")

@@ -40,12 +40,9 @@ class Catalog:
 
         A user's card takes the place of a packaged one with the same id, and `notices` says so.
         """
-        cards: dict[str, ModelCard] = {}
+        cards = dict(_packaged())
         problems: list[CardProblem] = []
         notices: list[str] = []
-        for file in sorted(_packaged(), key=lambda f: f.name):
-            # A broken card of our own is a bug, not something to skip.
-            cards |= {card.id: card for card in read_cards(file)}
         own: dict[str, Path] = {}
         try:
             files = _users(extra) if extra is not None else []
@@ -83,11 +80,12 @@ class Catalog:
         """
         if model in self._cards:
             return self._cards[model]
-        known = ", ".join(sorted(self._cards)) or "none"
         close = nearest_names(model, self._cards)
         hints = [f"Did you mean {' or '.join(close)}?"] if close else []
         hints.append("See all models: kinoloom models list")
-        cause = f"Known models: {known}."
+        cause = f"It is none of the {len(self._cards)} that are known here."
+        if not close:
+            cause = f"Known models: {', '.join(sorted(self._cards)) or 'none'}."
         broken = [p for p in self.problems if Path(p.file).stem == model]
         if broken:
             cause += "".join(f"\nA card of that name cannot be read: {p}" for p in broken)
@@ -99,7 +97,8 @@ class Catalog:
 
     def doing(self, task: Task) -> tuple[ModelCard, ...]:
         """The cards of the models that can do a task, by id."""
-        return tuple(card for card in self.list() if task in card.pipelines)
+        able = (card for card in self._cards.values() if task in card.pipelines)
+        return tuple(sorted(able, key=lambda card: card.id))
 
     def check(self) -> None:
         """Raise CatalogProblems when any card could not be read."""
@@ -117,10 +116,14 @@ class Catalog:
 
 
 @cache
-def _packaged() -> tuple[Path, ...]:
-    """The files of our own cards, which stay what they are while a program runs."""
+def _packaged() -> Mapping[str, ModelCard]:
+    """Our own cards by id, which stay what they are while a program runs.
+
+    A broken one is a bug, not something to skip.
+    """
     folder = resources.files("kinoloom.catalog") / "cards"
-    return tuple(Path(str(f)) for f in folder.iterdir() if f.name.endswith(".yaml"))
+    files = sorted(Path(str(f)) for f in folder.iterdir() if f.name.endswith(".yaml"))
+    return {card.id: card for file in files for card in read_cards(file)}
 
 
 def _users(folder: Path) -> list[Path]:

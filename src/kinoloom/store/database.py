@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
-from sqlalchemy import ColumnElement, Engine, String, exc, func, select
+from sqlalchemy import ColumnElement, Engine, Executable, String, exc, func, select
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects import sqlite as sqlite_dialect
 from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Session
@@ -31,11 +31,13 @@ class Database:
         self,
         reader: Engine,
         writer: Engine,
+        alone: Engine,
         place: str,
         failure: Callable[[BaseException | None], KinoloomError],
         changes: sqlite.Changes | None = None,
     ) -> None:
         self._reader, self._writer = reader, writer
+        self._alone = alone
         self._changes = changes
         self._place = place
         self._failure = failure
@@ -52,6 +54,7 @@ class Database:
         return cls(
             engine,
             engine.execution_options(kinoloom_writes=True),
+            engine.execution_options(kinoloom_alone=True),
             str(path),
             lambda error: failures.sqlite_failure(error, path),
             sqlite.Changes(path),
@@ -70,6 +73,7 @@ class Database:
         return cls(
             engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True),
             engine,
+            engine.execution_options(isolation_level="AUTOCOMMIT"),
             postgres.shown(url),
             lambda error: failures.postgres_failure(error, postgres.shown(url)),
         )
@@ -108,6 +112,16 @@ class Database:
         """
         with self._session(self._writer) as session, session.begin():
             yield session
+
+    def one(self, statement: Executable, values: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+        """The rows of a single statement, which is a transaction of its own.
+
+        Half the work of a session for what is asked, or counted, all the time.
+        """
+        with self._failures(), self._alone.connect() as connection:
+            result = connection.execute(statement, values)
+            found = result.mappings().all() if result.returns_rows else ()
+        return cast("Sequence[Mapping[str, Any]]", found)
 
     def insert(self, row: type[DeclarativeBase]) -> sqlite_dialect.Insert:
         """An INSERT that can say what happens `on_conflict_...`, which is no standard SQL.
@@ -150,9 +164,14 @@ class Database:
 
     @contextmanager
     def _session(self, engine: Engine) -> Iterator[Session]:
+        with self._failures(), Session(engine, expire_on_commit=False) as session:
+            yield session
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        """What goes wrong with the database, as an error of Kinoloom's."""
         try:
-            with Session(engine, expire_on_commit=False) as session:
-                yield session
+            yield
         except exc.IntegrityError:
             raise  # the caller knows what its rows mean
         except exc.DBAPIError as error:

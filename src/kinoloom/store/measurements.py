@@ -94,8 +94,7 @@ class Measurements:
         """The newest renders on this device with this model (and revision), newest first."""
         query = _RECENT if revision is None else _RECENT_OF_REVISION
         values = {"device": device, "model": model, "revision": revision}
-        with self._database.reading() as session:
-            return tuple(Measurement(**row) for row in session.execute(query, values).mappings())
+        return tuple(Measurement(**row) for row in self._database.one(query, values))
 
 
 def insert_measurement(session: Session, measurement: Measurement) -> None:

@@ -26,7 +26,8 @@ BUSY_SECONDS = 20.0
 def sqlite_engine(path: Path, **options: Any) -> Engine:
     """An engine whose transactions are SQLite's own, not those that the driver guesses.
 
-    With the execution option `kinoloom_writes` they take the write lock first.
+    With the execution option `kinoloom_writes` they take the write lock first, with
+    `kinoloom_alone` none is begun: each statement is one by itself.
     """
     engine = create_engine(
         URL.create("sqlite", database=str(path)),
@@ -107,7 +108,10 @@ def _ignore_references(connection: sqlite3.Connection, _record: object) -> None:
 
 
 def _begin(connection: Connection) -> None:
-    writes = connection.get_execution_options().get("kinoloom_writes", False)
+    options = connection.get_execution_options()
+    if options.get("kinoloom_alone", False):
+        return
+    writes = options.get("kinoloom_writes", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 

@@ -31,8 +31,7 @@ class Statistics:
 
     def add(self, name: str, n: int = 1) -> None:
         """Count `n` more of `name`."""
-        with self._database.writing() as session:
-            add_counters(session, {name: n})
+        self._database.one(_COUNT, {"name": name, "n": n})
 
     def totals(self) -> dict[str, int]:
         """Every counter by its name."""

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import sqlite3
 import threading
+from contextlib import closing
 
 import pytest
 
-from kinoloom.store import Store
+from kinoloom.errors import StoreBroken
+from kinoloom.store import DATABASE_NAME, Store
 from kinoloom.store.cache.bytes import HITS, MISSES
 from kinoloom.store.statistics import hit_rate
 
@@ -37,3 +40,25 @@ def test_the_hit_rate() -> None:
     assert hit_rate({}) is None
     assert hit_rate({MISSES: 4}) == 0
     assert hit_rate({HITS: 3, MISSES: 1, "clips": 9}) == pytest.approx(0.75)
+
+
+def test_a_count_waits_for_who_writes(sqlite_store: Store) -> None:
+    sqlite_store.statistics.add("clips")
+    with closing(sqlite3.connect(sqlite_store.home / DATABASE_NAME, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        other.execute("UPDATE counters SET value = 10")
+        counting = threading.Thread(target=sqlite_store.statistics.add, args=("clips",))
+        counting.start()
+        counting.join(0.2)
+        assert counting.is_alive()
+        other.execute("COMMIT")
+        counting.join(60)
+        # Seen by others at once: it is committed.
+        assert other.execute("SELECT value FROM counters").fetchall() == [(11,)]
+
+
+def test_a_count_that_cannot_be_kept_is_a_named_error(sqlite_store: Store) -> None:
+    with closing(sqlite3.connect(sqlite_store.home / DATABASE_NAME)) as other:
+        other.execute("DROP TABLE counters")
+    with pytest.raises(StoreBroken):
+        sqlite_store.statistics.add("clips")
