@@ -17,7 +17,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,7 +37,8 @@ from PIL import Image, ImageDraw, ImageFont
 from training.spark.export import TARGET
 from training.spark.judge import Verdict, judge
 from training.spark.tokenizer import MAX_LENGTH
-from training.spark.world import FPS, HEIGHT, WIDTH, Scene, render
+from training.spark.vae import to_tensor
+from training.spark.world import FPS, HEIGHT, WIDTH, WORLD, Scene, render
 
 Film = NDArray[np.uint8]
 _T = TypeVar("_T")
@@ -129,6 +130,15 @@ class Sampler:
         diffusers.utils.logging.set_verbosity_error()
         self.steps, self.guidance = steps, guidance
 
+    def round_trip(self, films: Sequence[Film]) -> list[Film]:
+        """What the autoencoder makes of clips of one length."""
+        pixels = torch.stack([to_tensor(film) for film in films]).to(self.device)
+        with torch.inference_mode():
+            latents = self.pipe.vae.encode(pixels).latent_dist.mode()
+            back = self.pipe.vae.decode(latents).sample.clamp(-1, 1)
+        clips = ((back + 1) * 127.5 + 0.5).to(torch.uint8).permute(0, 2, 3, 4, 1).cpu().numpy()
+        return list(clips)
+
     def __call__(
         self, cases: Sequence[Case], frames: int, conditions: list[LTXVideoCondition] | None = None
     ) -> list[Film]:
@@ -173,11 +183,29 @@ def check_judge(seed: int) -> list[Figure]:
     return figures
 
 
+def autoencoder(sample: Sampler, seed: int, count: int, frames: int) -> list[Figure]:
+    """Whether renders still show what they show once they were latents.
+
+    No transformer can do better: what the autoencoder loses, it cannot learn. The cases are those
+    of `text_to_video`.
+    """
+
+    def rendered(cases: Sequence[Case], length: int) -> list[Film]:
+        return sample.round_trip([render(case.scene, length)[0] for case in cases])
+
+    judged = _judged(rendered, draw_cases(seed, 1, count), frames, "autoencoder")
+    figures = [Figure(f"autoencoder {a}", _share(judged, a)) for a in ("shape", "motion")]
+    for size in WORLD["sizes"]:
+        own = [j for j in judged if j.case.scene.size == size]
+        figures.append(Figure(f"autoencoder shape: {size}", _share(own, "shape")))
+    return figures
+
+
 def text_to_video(
     sample: Sampler, seed: int, count: int, frames: int
 ) -> tuple[list[Figure], list[Judged]]:
     """Whether clips show what their prompts say."""
-    judged = _generate(sample, draw_cases(seed, 1, count), frames, "t2v")
+    judged = _judged(sample, draw_cases(seed, 1, count), frames, "t2v")
     figures = [
         Figure("t2v background", _share(judged, "background"), least=0.98),
         Figure("t2v colour", _share(judged, "colour"), least=0.95),
@@ -252,7 +280,7 @@ def extension(sample: Sampler, seed: int, count: int, frames: int) -> list[Figur
 
 def long_clips(sample: Sampler, seed: int, count: int) -> list[Figure]:
     """Whether clips of 49 frames still hold together."""
-    judged = _generate(sample, draw_cases(seed, 5, count, DIRECTIONS), LONG, f"{LONG} frames")
+    judged = _judged(sample, draw_cases(seed, 5, count, DIRECTIONS), LONG, f"{LONG} frames")
     steady = []
     for j in judged:
         halves = [judge(j.film[: LONG // 2]), judge(j.film[LONG // 2 :])]
@@ -299,11 +327,16 @@ def psnr(a: NDArray[Any], b: NDArray[Any]) -> float:
     return min(100.0, 10 * float(np.log10(255**2 / max(error, 1e-12))))
 
 
-def _generate(sample: Sampler, cases: Sequence[Case], frames: int, label: str) -> list[Judged]:
+def _judged(
+    make: Callable[[Sequence[Case], int], list[Film]],
+    cases: Sequence[Case],
+    frames: int,
+    label: str,
+) -> list[Judged]:
     judged: list[Judged] = []
     batches = [cases[i : i + BATCH] for i in range(0, len(cases), BATCH)]
     for batch in _progress(batches, label):
-        for case, film in zip(batch, sample(batch, frames), strict=True):
+        for case, film in zip(batch, make(batch, frames), strict=True):
             judged.append(Judged(case, film, judge(film)))
     return judged
 
@@ -408,6 +441,7 @@ def main() -> None:
     print(f"judging {GROUND_TRUTHS} renders", flush=True)
     figures = check_judge(args.seed)
     sample = Sampler(args.model, args.steps, args.guidance)
+    figures += autoencoder(sample, args.seed, args.prompts, args.frames)
     shown, judged = text_to_video(sample, args.seed, args.prompts, args.frames)
     figures += shown
     if args.sheet:

@@ -3,12 +3,8 @@
     python -m training.spark.vae --minutes 30
 
 An LTX VAE of 16x16x8 compression learns to carry the world: on small crops around the object
-first, then on larger ones, then on whole frames. Data is rendered as it is needed.
-
-    python -m training.spark.vae --decoder --minutes 20
-
-trains the decoder on, with the encoder frozen: the latents stay what a transformer has learnt, and
-the pictures get sharper.
+first, then on larger ones, then on whole frames. Data is rendered as it is needed. It goes on in
+``outlines.py``.
 """
 
 from __future__ import annotations
@@ -27,6 +23,7 @@ from training.spark.run import Run
 from training.spark.world import HEIGHT, WIDTH, Scene, render
 
 LATENT_CHANNELS = 16
+DIVERGENCE = 1e-5  # what the KL divergence counts beside the pixels
 SHIPPED = Path("src/kinoloom/catalog/weights/spark")
 # (share of the budget at which the stage ends, height, width, frames, batch)
 STAGES = ((0.3, 64, 64, 9, 10), (0.62, 96, 96, 17, 4), (1.01, HEIGHT, WIDTH, 17, 1))
@@ -44,7 +41,7 @@ def build() -> AutoencoderKLLTXVideo:
         down_block_types=("LTXVideo095DownBlock3D",) * 3,
         decoder_block_out_channels=(32, 64, 128),
         layers_per_block=(0, 1, 1, 1),
-        decoder_layers_per_block=(0, 2, 1, 1),
+        decoder_layers_per_block=(0, 2, 1, 2),
         spatio_temporal_scaling=(True, True, True),
         decoder_spatio_temporal_scaling=(True, True, True),
         decoder_inject_noise=(False,) * 4,
@@ -79,20 +76,31 @@ def build() -> AutoencoderKLLTXVideo:
     return vae
 
 
-def load(folder: Path) -> AutoencoderKLLTXVideo:
-    """The averaged weights of the last training in `folder`: a decoder's if there was one.
+def load(folder: Path, trained_on: bool = True) -> AutoencoderKLLTXVideo:
+    """The averaged weights of the last training in `folder`: with `trained_on` those of
+    `outlines` if it ran.
 
     Without any, the shipped ones, from which a later training goes on.
     """
-    for name in ("decoder.pt", "vae.pt"):
+    for name in ("outlines.pt", "vae.pt") if trained_on else ("vae.pt",):
         if (folder / name).exists():
             state = torch.load(folder / name, map_location="cpu", weights_only=True)
-            vae = build()
-            vae.load_state_dict(state["averages"]["vae"])
-            return vae
+            return _with(state["averages"]["vae"])
     shipped = AutoencoderKLLTXVideo.from_pretrained(SHIPPED / "vae", dtype=torch.float32)
-    vae = build()  # a loaded one would write into its configuration where it came from
-    vae.load_state_dict(shipped.state_dict())
+    # A loaded one would write into its configuration where it came from.
+    return _with(shipped.state_dict())
+
+
+def _with(weights: dict[str, torch.Tensor]) -> AutoencoderKLLTXVideo:
+    """An autoencoder with these weights; layers that they lack do nothing yet."""
+    vae = build()
+    missing, strange = vae.load_state_dict(weights, strict=False)
+    if strange:
+        raise SystemExit(f"These weights are of another autoencoder: {strange[0]}.")
+    with torch.no_grad():
+        for name in missing:
+            if ".conv2." in name:
+                vae.get_parameter(name).zero_()
     return vae
 
 
@@ -123,23 +131,17 @@ def batch(
     return torch.stack(films), torch.stack(masks)
 
 
-def loss_of(
-    vae: AutoencoderKLLTXVideo, film: torch.Tensor, mask: torch.Tensor, frozen: bool = False
-) -> torch.Tensor:
-    """Reconstruction weighted towards the object and its rim, edges, and a little KL.
-
-    With a frozen encoder the latents get a little noise, like those that a transformer generates.
-    """
+def loss_of(vae: AutoencoderKLLTXVideo, film: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Reconstruction weighted towards the object and its rim, edges, and a little KL."""
     with half_precision(film.device.type):
-        with torch.set_grad_enabled(not frozen):
-            posterior = vae.encode(film).latent_dist
-        if frozen:
-            mode = posterior.mode()
-            scale = mode.std((0, 2, 3, 4), keepdim=True)
-            back = vae.decode(mode + 0.05 * scale * torch.randn_like(mode)).sample
-        else:
-            back = vae.decode(posterior.sample()).sample
-    back = back.float()
+        posterior = vae.encode(film).latent_dist
+        back = vae.decode(posterior.sample()).sample
+    pixels = picture_loss(back.float(), film, mask)
+    return pixels + DIVERGENCE * posterior.kl().mean() / posterior.mean[0].numel()
+
+
+def picture_loss(back: torch.Tensor, film: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Error of decoded clips [B, 3, T, H, W]: pixels and edges, the object's rim above all."""
     wide = F.max_pool3d(mask, (1, 7, 7), 1, (0, 3, 3))
     weight = 1 + 5 * wide
     weight = weight / weight.mean()
@@ -148,9 +150,7 @@ def loss_of(
     edges = (weight[..., 1:] * (diff[..., 1:] - diff[..., :-1]).abs()).mean() + (
         weight[..., 1:, :] * (diff[..., 1:, :] - diff[..., :-1, :]).abs()
     ).mean()
-    if frozen:
-        return pixels + 0.5 * edges
-    return pixels + 0.5 * edges + 1e-5 * posterior.kl().mean() / posterior.mean[0].numel()
+    return pixels + 0.5 * edges
 
 
 @torch.no_grad()
@@ -186,27 +186,20 @@ def main() -> None:
     parser.add_argument(
         "--batch-scale", type=int, default=1, help="batch size times this (8 and more on a GPU)"
     )
-    parser.add_argument("--decoder", action="store_true", help="train only the decoder on")
     args = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(args.seed)
-    vae = (load(args.out) if args.decoder else build()).to(device)
-    if args.decoder:
-        vae.encoder.requires_grad_(False)
-        trained = [(n, p) for n, p in vae.named_parameters() if p.requires_grad]
-        run = Run(args.out, "decoder", {"vae": vae}, Muon(trained, 2e-3, 5e-4), args.minutes)
-    else:
-        optimizer = Muon(vae.named_parameters(), lr=4e-3, scalar_lr=2e-3)
-        run = Run(args.out, "vae", {"vae": vae}, optimizer, args.minutes)
+    vae = build().to(device)
+    optimizer = Muon(vae.named_parameters(), lr=4e-3, scalar_lr=2e-3)
+    run = Run(args.out, "vae", {"vae": vae}, optimizer, args.minutes)
     while run.progress < 1:
-        rng = np.random.default_rng((args.seed, args.decoder, run.steps))
-        stages = STAGES[-1:] if args.decoder else STAGES
-        _, height, width, frames, count = next(s for s in stages if run.progress < s[0])
+        rng = np.random.default_rng((args.seed, 0, run.steps))
+        _, height, width, frames, count = next(s for s in STAGES if run.progress < s[0])
         if height == HEIGHT:
             frames = int(rng.choice([1, 9, 17, 25], p=[0.1, 0.2, 0.4, 0.3]))
             count = {1: 8, 9: 2}.get(frames, 1)
         film, mask = batch(rng, height, width, frames, count * args.batch_scale)
-        loss = loss_of(vae, film.to(device), mask.to(device), args.decoder)
+        loss = loss_of(vae, film.to(device), mask.to(device))
         run.step(loss)
         if run.steps % 50 == 0:
             run.log(f"loss {loss.item():.4f}  {height}x{width}x{frames}")
