@@ -59,16 +59,19 @@ def segments_of(
     """The fewest segments that show exactly `frames` frames of a shot, made with the least excess.
 
     `shared` frames are the same at each join of two segments (0 or more, fewer than the model's
-    longest clip), `closing` at the last join, where that is made otherwise; `lead` are those that
-    the first has in common with the shot before. With `fixed_end` the very last frame made is also
-    the last one shown.
+    longest clip), `closing` at the last join, where that is made otherwise, and no more than those
+    (ValueError): a segment that is there only because its own join takes more could be left without
+    a frame. `lead` are those that the first has in common with the shot before. With `fixed_end`
+    the very last frame made is also the last one shown.
 
     As many segments as can be are of the model's longest, so that a change of a shot's length
     leaves its first segments as they are. Raises InvalidRequest when the model's longest clip is no
     longer than what it shares.
     """
     closing = shared if closing is None else closing
-    overhead = max(shared, lead, closing)
+    if closing > shared:
+        raise ValueError(f"the last join shares {closing} frames, the others only {shared}")
+    overhead = max(shared, lead)
     if overhead >= rule.maximum:
         allowed = f"a model that makes more than {overhead} frames, which are those at a join"
         raise InvalidRequest([Problem("model", f"makes at most {rule.maximum} frames", allowed)])
