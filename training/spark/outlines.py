@@ -56,7 +56,7 @@ class Windows:
         for _ in range(count):
             scene = hard_scene(rng)
             film, mask = render(scene, frames)
-            x, y = _corner(rng, mask, height, width)
+            x, y = vae_module.corner(rng, mask, height, width)
             cut = np.s_[:, y : y + height, x : x + width]
             films.append(vae_module.to_tensor(np.ascontiguousarray(film[cut])))
             masks.append(torch.from_numpy(np.ascontiguousarray(mask[cut])).float()[None] / 255)
@@ -91,19 +91,6 @@ def hard_scene(rng: np.random.Generator) -> Scene:
     if rng.random() < STAR:
         scene = replace(scene, shape="star")
     return scene
-
-
-def _corner(
-    rng: np.random.Generator, masks: np.ndarray, height: int, width: int
-) -> tuple[int, int]:
-    """Left and top of a window with some of the object inside; of a whole frame 0, 0."""
-    ys, xs = np.nonzero(masks.max(0))
-    if not len(xs):
-        return 0, 0
-    i = int(rng.integers(len(xs)))
-    x = int(xs[i]) - int(rng.integers(width))
-    y = int(ys[i]) - int(rng.integers(height))
-    return int(np.clip(x, 0, WIDTH - width)), int(np.clip(y, 0, HEIGHT - height))
 
 
 class Heads(torch.nn.Module):

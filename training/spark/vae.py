@@ -109,6 +109,20 @@ def to_tensor(film: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(film).permute(3, 0, 1, 2).float() / 127.5 - 1
 
 
+def corner(rng: np.random.Generator, masks: np.ndarray, height: int, width: int) -> tuple[int, int]:
+    """Left and top of a window with some of the object of `masks` [T, H, W] inside.
+
+    0, 0 for a window as large as the picture, or where there is no object.
+    """
+    ys, xs = np.nonzero(masks.max(0))
+    if not len(xs):
+        return 0, 0
+    i = int(rng.integers(len(xs)))
+    x = int(xs[i]) - int(rng.integers(width))
+    y = int(ys[i]) - int(rng.integers(height))
+    return int(np.clip(x, 0, WIDTH - width)), int(np.clip(y, 0, HEIGHT - height))
+
+
 def batch(
     rng: np.random.Generator, height: int, width: int, frames: int, count: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -116,16 +130,9 @@ def batch(
     films, masks = [], []
     for _ in range(count):
         film, mask = render(Scene.draw(rng), frames)
-        if height < HEIGHT:
-            ys, xs = np.nonzero(mask.max(0))
-            i = int(rng.integers(len(xs))) if len(xs) else 0
-            cx, cy = (int(xs[i]), int(ys[i])) if len(xs) else (WIDTH // 2, HEIGHT // 2)
-            x = int(np.clip(cx - rng.integers(width), 0, WIDTH - width))
-            y = int(np.clip(cy - rng.integers(height), 0, HEIGHT - height))
-            film, mask = (
-                film[:, y : y + height, x : x + width],
-                mask[:, y : y + height, x : x + width],
-            )
+        x, y = corner(rng, mask, height, width)
+        cut = np.s_[:, y : y + height, x : x + width]
+        film, mask = film[cut], mask[cut]
         films.append(to_tensor(np.ascontiguousarray(film)))
         masks.append(torch.from_numpy(np.ascontiguousarray(mask)).float()[None] / 255)
     return torch.stack(films), torch.stack(masks)
